@@ -1,0 +1,47 @@
+"""What can go wrong, by kind; every message says what is wrong, where, and what to type instead."""
+
+from __future__ import annotations
+
+
+class EosrError(Exception):
+    """Base of every error that eosr raises on purpose; the command line prints it as one line and exits 1."""
+
+
+class BandError(EosrError, ValueError):
+    """A band is unknown, missing, or of no use for what was asked."""
+
+
+class GridError(EosrError, ValueError):
+    """Pixel grids do not nest, are too small, or are chunked in a way that cannot work."""
+
+
+class SourceError(EosrError, ValueError):
+    """A STAC item, catalogue, search or file cannot be read as Sentinel-2."""
+
+
+class RadiometryError(EosrError, ValueError):
+    """Units, offsets or processing levels are missing or contradict each other."""
+
+
+class DegradationError(EosrError, ValueError):
+    """A degradation operator is unknown, or is not the one a generator was made for."""
+
+
+class MetricError(EosrError, ValueError):
+    """A score was asked for with arguments that have no meaning."""
+
+
+class WeightsError(EosrError, ValueError):
+    """A weights file is missing, damaged, or made for something else."""
+
+
+class OutputError(EosrError, OSError):
+    """An output cannot be written, or is already there."""
+
+
+class TrainingError(EosrError, ValueError):
+    """A training configuration or its data cannot work."""
+
+
+class MissingExtraError(EosrError, ImportError):
+    """An optional package is needed; the message holds the line that installs it."""
