@@ -1,0 +1,413 @@
+"""One STAC item -> the facts eosr needs: level, satellite, baseline, offset, CRS, and one native file per band.
+
+Pure: a dict goes in, nothing is read. The dialects that are understood, with the collections they were learnt from:
+
+- asset keys ``red`` (Earth Search v1, stactools), ``B04`` (Planetary Computer, Earth Search v0), ``B04_10m`` (CDSE);
+- ``proj:epsg`` and ``proj:code``, on the item or on the asset;
+- offsets in ``raster:bands`` (raster v1), ``raster:offset`` on the asset (v2) or in its ``bands`` (STAC 1.1);
+- ``earthsearch:boa_offset_applied``, ``sentinel:boa_offset_applied``; ``s2:processing_baseline``,
+  ``sentinel:processing_baseline``, ``processing:version``, or the ``N0511`` in the name of the product;
+- ``alternate`` hrefs.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from eosr.bands import BANDS, QUANTIFICATION, bands_of, check_bands
+from eosr.errors import BandError, GridError, RadiometryError, SourceError
+from eosr.radiometry import Offset, offset_of
+
+#: Asset keys that name a band by colour.
+COLOURS: Final = {
+    "coastal": "B01", "blue": "B02", "green": "B03", "red": "B04", "rededge1": "B05", "rededge2": "B06",
+    "rededge3": "B07", "rededge071": "B05", "rededge075": "B06", "rededge078": "B07", "nir": "B08", "nir08": "B8A",
+    "nir09": "B09", "cirrus": "B10", "swir16": "B11", "swir22": "B12",
+}  # fmt: skip
+#: What keys carry behind the name of the band: pixel size, or file format.
+_SUFFIX: Final = re.compile(r"[_-](10m|20m|60m|jp2|tif)$", re.IGNORECASE)
+_LEVELS: Final = {"S2MSI1C": "L1C", "S2MSI2A": "L2A"}
+#: MMM_MSIXXX_start_Nxxyy_ROOO_Txxxxx_discriminator, the compact naming of December 2016; E. Search v0 drops ".SAFE".
+_PRODUCT: Final = re.compile(r"^S2[A-D]_MSI(L1C|L2A)_(\d{8}T\d{6})_N(\d{2})(\d{2})_R\d{3}_T(\d{2}[A-Z]{3})_\w+")
+_TILE: Final = re.compile(r"(?:^|_|-)T?(\d{1,2}[C-X][A-Z]{2})(?:_|$)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asset:
+    """One file with one band on one grid."""
+
+    band: str
+    key: str
+    href: str
+    #: Pixel size [m] as the item states it: the group that the band joins.
+    gsd: int
+    #: Left and top edge [unit of the CRS].
+    left: float
+    top: float
+    rows: int
+    columns: int
+    #: numpy name of the pixels' type.
+    dtype: str = "uint16"
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """Left, bottom, right, top [unit of the CRS]."""
+        bottom, right = self.top - self.rows * self.gsd, self.left + self.columns * self.gsd
+        return self.left, bottom, right, self.top
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """What one STAC item says about one image of one tile."""
+
+    id: str
+    collection: str
+    level: str
+    #: Lower case, e.g. ``"sentinel-2b"``; ``""`` if unknown.
+    platform: str
+    #: ISO 8601, UTC.
+    datetime: str
+    #: MGRS tile, e.g. ``"32TQM"``; ``""`` if unknown.
+    tile: str
+    #: Name of the SAFE product; ``""`` if unknown.
+    product: str
+    #: Start of the datatake, e.g. ``"20250731T131909"``: the same for every file ever made of one acquisition.
+    datatake: str
+    #: E.g. ``"05.11"``; ``""`` if unknown.
+    processing_baseline: str
+    offset: Offset
+    epsg: int
+    #: Left, bottom, right, top of the ground covered by every native band, whole 60 m pixels [unit of the CRS].
+    bounds: tuple[float, float, float, float]
+    #: Made by eosr: bands may be at 10 m that were not measured so.
+    sharpened: bool
+    created: str
+    assets: Mapping[str, Asset] = field(repr=False)
+
+
+def read_item(
+    item: Mapping[str, Any],
+    *,
+    bands: Sequence[str] | None = None,
+    offset: str | int = "auto",
+    prefer: str | None = None,
+) -> Scene:
+    """Facts of one STAC item.
+
+    Parameters
+    ----------
+    item : dict
+        STAC item, version 1.0.0-beta or later, not migrated.
+    bands : sequence of str, optional
+        Bands that must be there. Default: every band of the processing level (for items made by eosr: what they have).
+    offset : "auto", "none" or int
+        See `eosr.radiometry.offset_of`.
+    prefer : str, optional
+        Name of the alternate href to use where an asset offers it (``"https"``, ``"s3"``). Default: the asset's own.
+
+    Returns
+    -------
+    Scene
+        With the assets of ``bands`` in the order asked for.
+
+    Raises
+    ------
+    SourceError
+        If this is no item, or it lacks the level, the time, the CRS or the grid.
+    BandError
+        If a band has no file on its native grid; the message lists the keys there are.
+    GridError
+        If the files' grids do not nest.
+    RadiometryError
+        If the offset cannot be told.
+    """
+    properties = _check_item(item)
+    name = str(item["id"])
+    product = _product(item, properties)
+    level = _level(item, properties, product)
+    sharpened = _made_by_eosr(properties)
+    epsg, found = _assets(item, properties, sharpened=sharpened, prefer=prefer)
+    wanted = _wanted(name, level, bands, found, sharpened)
+    baseline = _baseline(properties, product)
+    declared = _declared_offset(item, found, name) if offset == "auto" else None
+    return Scene(
+        id=name,
+        collection=str(item.get("collection") or ""),
+        level=level,
+        platform=str(properties.get("platform") or "").lower(),
+        datetime=_datetime(properties, name),
+        tile=tile_of(item),
+        product=product,
+        datatake=_datatake(properties, product),
+        processing_baseline=baseline,
+        offset=offset_of(
+            baseline, declared=declared, applied=_applied(properties), policy=offset, where=f"item {name}"
+        ),
+        epsg=epsg,
+        bounds=_common_bounds(name, found),
+        sharpened=sharpened,
+        created=str(properties.get("processing:datetime") or properties.get("created") or ""),
+        assets={band: found[band] for band in wanted},
+    )
+
+
+def _check_item(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not isinstance(item, Mapping) or item.get("type") != "Feature":
+        kind = item.get("type", "no type") if isinstance(item, Mapping) else type(item).__name__
+        raise SourceError(
+            f"a STAC item is a Feature, this is {kind!r}. Give an item, a catalogue or the URL of an API."
+        )
+    for key in ("id", "properties", "assets"):
+        if not item.get(key):
+            raise SourceError(
+                f"item {item.get('id', 'without id')} has no {key}, so it is a fragment of an item. Fetch the whole "
+                "item from its catalogue, e.g. with pystac.Item.from_file(url)."
+            )
+    properties: Mapping[str, Any] = item["properties"]
+    return properties
+
+
+def _product(item: Mapping[str, Any], properties: Mapping[str, Any]) -> str:
+    names = (properties.get("s2:product_uri"), properties.get("sentinel:product_id"), item["id"])
+    texts = [str(name).removesuffix(".SAFE") for name in names if name]
+    return next((text for text in texts if _PRODUCT.match(text)), "")
+
+
+def _level(item: Mapping[str, Any], properties: Mapping[str, Any], product: str) -> str:
+    stated = properties.get("s2:product_type") or properties.get("product:type")
+    if stated in _LEVELS:
+        return _LEVELS[str(stated)]
+    match = _PRODUCT.match(product)
+    if match:
+        return match[1]
+    for text in (properties.get("processing:level"), item.get("collection"), item["id"]):
+        named = re.search(r"L?(1C|2A)(?![0-9A-Za-z])", str(text or "").upper())
+        if named:
+            return f"L{named[1]}"
+    raise SourceError(
+        f"item {item['id']} does not say whether it is L1C or L2A (no s2:product_type, product:type or product name). "
+        "Add it: item['properties']['s2:product_type'] = 'S2MSI2A' (or 'S2MSI1C')."
+    )
+
+
+def _datetime(properties: Mapping[str, Any], name: str) -> str:
+    stated = properties.get("datetime") or properties.get("start_datetime")
+    if not stated:
+        raise SourceError(f"item {name} has no datetime. Add it: item['properties']['datetime'] = '2023-06-01T10:15Z'.")
+    return str(stated)
+
+
+def tile_of(item: Mapping[str, Any]) -> str:
+    """MGRS tile of a STAC item, e.g. ``"32TQM"``; ``""`` if it does not say."""
+    properties = _check_item(item)
+    product = _product(item, properties)
+    texts = [properties.get("s2:mgrs_tile"), str(properties.get("grid:code") or "").removeprefix("MGRS-")]
+    match = _PRODUCT.match(product)
+    texts += [match[5] if match else None, item["id"]]
+    for text in texts:
+        found = _TILE.search(str(text or ""))
+        if found:
+            return found[1].zfill(5)
+    return ""
+
+
+def _datatake(properties: Mapping[str, Any], product: str) -> str:
+    match = _PRODUCT.match(product)
+    if match:
+        return match[2]
+    stated = str(properties.get("s2:datatake_id") or properties.get("eopf:datatake_id") or "")
+    found = re.search(r"\d{8}T\d{6}", stated)
+    return found[0] if found else ""
+
+
+def _baseline(properties: Mapping[str, Any], product: str) -> str:
+    for key in ("s2:processing_baseline", "sentinel:processing_baseline"):
+        if properties.get(key):
+            return str(properties[key])
+    match = _PRODUCT.match(product)
+    if match:
+        return f"{match[3]}.{match[4]}"
+    version = str(properties.get("processing:version") or "")
+    return version if re.fullmatch(r"\d{2}\.\d{2}", version) else ""
+
+
+def _applied(properties: Mapping[str, Any]) -> bool | None:
+    keys = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied")
+    return next((bool(properties[key]) for key in keys if key in properties), None)
+
+
+def _made_by_eosr(properties: Mapping[str, Any]) -> bool:
+    software = properties.get("processing:software")
+    return isinstance(software, Mapping) and "eosr" in software
+
+
+def _assets(
+    item: Mapping[str, Any], properties: Mapping[str, Any], *, sharpened: bool, prefer: str | None
+) -> tuple[int, dict[str, Asset]]:
+    """CRS, and for each band the best asset on its native grid: GeoTIFF before JPEG 2000, https before s3."""
+    name = str(item["id"])
+    candidates: dict[str, list[tuple[Any, Asset, int]]] = {}
+    for key, asset in item["assets"].items():
+        band = band_of(key, asset)
+        if band is None:
+            continue
+        epsg = _epsg(asset, properties, name)
+        file = _file(band, key, asset, properties, name, prefer)
+        if file.gsd == (10 if sharpened else BANDS[band].gsd):
+            candidates.setdefault(band, []).append(((*_cost(file.href, asset), key), file, epsg))
+    best = {band: min(candidates[band], key=lambda option: option[0]) for band in BANDS if band in candidates}
+    if not best:
+        keys = ", ".join(map(str, item["assets"]))
+        raise BandError(f"item {name} has no asset that is a native Sentinel-2 band. Its assets: {keys}.")
+    codes = sorted({epsg for _, _, epsg in best.values()})
+    if len(codes) > 1:
+        raise GridError(f"the assets of item {name} are in several CRSs: EPSG {codes}. Such an item cannot be opened.")
+    return codes[0], {band: file for band, (_, file, _) in best.items()}
+
+
+def _cost(href: str, asset: Mapping[str, Any]) -> tuple[bool, bool]:
+    is_jp2 = "jp2" in str(asset.get("type") or "") or href.lower().endswith(".jp2")
+    return is_jp2, href.startswith("s3://")
+
+
+def band_of(key: str, asset: Mapping[str, Any]) -> str | None:
+    """Band that an asset holds, or None if it holds something else or several bands.
+
+    Examples
+    --------
+    >>> band_of("red-jp2", {}), band_of("B8A_20m", {}), band_of("visual", {"eo:bands": [{"name": "B04"}] * 3})
+    ('B04', 'B8A', None)
+    """
+    described = asset.get("bands") or asset.get("eo:bands") or []
+    roles = asset.get("roles") or ()
+    if len(described) > 1 or {"thumbnail", "overview", "metadata", "visual"} & set(roles):
+        return None
+    by_key = _band_named(key)
+    by_name = _band_named(str(described[0].get("name", ""))) if described else None
+    if by_key and by_name and by_key != by_name:
+        raise SourceError(f"asset {key!r} is named after {by_key} but says it holds {by_name}. Correct the item.")
+    return by_key or by_name
+
+
+def _band_named(text: str) -> str | None:
+    stem = _SUFFIX.sub("", text)
+    return stem.upper() if stem.upper() in BANDS else COLOURS.get(stem.lower())
+
+
+def _epsg(asset: Mapping[str, Any], properties: Mapping[str, Any], name: str) -> int:
+    for source in (asset, properties):
+        code = source.get("proj:code") or source.get("proj:epsg")
+        if code:
+            number = re.fullmatch(r"(?:EPSG:)?(\d+)", str(code), re.IGNORECASE)
+            if number:
+                return int(number[1])
+            raise SourceError(f"item {name} is in {code!r}; only EPSG codes can be opened. Sentinel-2 tiles have one.")
+    raise SourceError(
+        f"item {name} has neither proj:code nor proj:epsg, so its grid is unknown and would have to be guessed. Add "
+        "the projection extension: item['properties']['proj:epsg'] = 32632, proj:shape and proj:transform per asset."
+    )
+
+
+def _file(
+    band: str, key: str, asset: Mapping[str, Any], properties: Mapping[str, Any], name: str, prefer: str | None
+) -> Asset:
+    href = _href(asset, prefer)
+    if not href:
+        raise SourceError(f"asset {key!r} of item {name} has no href. Fetch the whole item from its catalogue.")
+    shape = asset.get("proj:shape") or properties.get("proj:shape")
+    transform = asset.get("proj:transform") or properties.get("proj:transform")
+    if not shape or not transform:
+        raise SourceError(
+            f"asset {key!r} of item {name} has no proj:shape or no proj:transform, so its grid is unknown and would "
+            "have to be guessed. Add both, or use an item of Earth Search v1, Planetary Computer or CDSE."
+        )
+    step_x, shear_x, left, shear_y, step_y, top = (float(number) for number in transform[:6])
+    if shear_x or shear_y or step_x <= 0 or step_x != -step_y or step_x != int(step_x):
+        raise GridError(f"asset {key!r} of item {name} is not north-up with square, whole-metre pixels: {transform}.")
+    return Asset(
+        band=band, key=key, href=href, gsd=int(step_x), left=left, top=top, rows=int(shape[0]), columns=int(shape[1]),
+        dtype=str(asset.get("data_type") or _raster(asset).get("data_type") or "uint16"),
+    )  # fmt: skip
+
+
+def _href(asset: Mapping[str, Any], prefer: str | None) -> str:
+    alternates = asset.get("alternate") or {}
+    own = str(asset.get("href") or "")
+    if prefer and prefer in alternates and not own.startswith(f"{prefer}://"):
+        return str(alternates[prefer]["href"])
+    return own
+
+
+def _raster(asset: Mapping[str, Any]) -> Mapping[str, Any]:
+    described = asset.get("raster:bands") or asset.get("bands") or []
+    return described[0] if len(described) == 1 else {}
+
+
+def _wanted(
+    name: str, level: str, bands: Sequence[str] | None, found: Mapping[str, Asset], sharpened: bool
+) -> tuple[str, ...]:
+    if bands is None and sharpened:
+        return tuple(found)
+    wanted = bands_of(level) if bands is None else check_bands(bands)
+    impossible = [band for band in wanted if level not in BANDS[band].levels]
+    if impossible:
+        raise BandError(f"{', '.join(impossible)} does not exist in {level} (item {name}). Leave it out of bands=.")
+    missing = [band for band in wanted if band not in found]
+    if missing:
+        there = [band for band in wanted if band in found]
+        raise BandError(
+            f"item {name} has no asset with {', '.join(missing)} at its native pixel size. "
+            f"It has {', '.join(found)}; to go without: bands={there}."
+        )
+    wrong = sorted({found[band].dtype for band in wanted} - ({"uint16", "float32"} if sharpened else {"uint16"}))
+    if wrong:
+        raise RadiometryError(
+            f"item {name} holds {wrong[0]} pixels; digital numbers are uint16. Use the original product."
+        )
+    return wanted
+
+
+def _declared_offset(item: Mapping[str, Any], found: Mapping[str, Asset], name: str) -> int | None:
+    """Offset [DN] that the assets state beside a scale of 1 / 10000; None if they do not."""
+    declared: dict[int, str] = {}
+    for band, file in found.items():
+        asset = item["assets"][file.key]
+        raster = _raster(asset)
+        scale, offset = (
+            next(
+                (source[key] for source in (asset, raster) for key in (f"raster:{short}", short) if key in source), None
+            )
+            for short in ("scale", "offset")
+        )
+        # A scale of 1 with an offset of 0 is what generic tools write into every item: no statement.
+        if scale and offset is not None and math.isclose(scale * QUANTIFICATION, 1, rel_tol=1e-6):
+            declared.setdefault(round(offset / scale), band)
+    if len(declared) > 1:
+        values = ", ".join(f"{value} DN ({band})" for value, band in declared.items())
+        raise RadiometryError(f"the assets of item {name} declare different offsets: {values}. Say one: offset=-1000.")
+    return next(iter(declared), None)
+
+
+def _common_bounds(name: str, found: Mapping[str, Asset]) -> tuple[float, float, float, float]:
+    """Ground that every native band covers, shrunk to whole pixels of the 60 m grid."""
+    anchor = max(found.values(), key=lambda file: file.gsd)
+    for file in found.values():
+        if (file.left - anchor.left) % file.gsd or (file.top - anchor.top) % file.gsd:
+            raise GridError(
+                f"the grids of {file.band} ({file.gsd} m, corner {file.left:.0f}, {file.top:.0f}) and {anchor.band} "
+                f"({anchor.gsd} m, corner {anchor.left:.0f}, {anchor.top:.0f}) of item {name} do not nest. Such files "
+                "need warping to one grid first."
+            )
+    edges = list(zip(*(file.bounds for file in found.values()), strict=True))
+    left, bottom, right, top = max(edges[0]), max(edges[1]), min(edges[2]), min(edges[3])
+    left = anchor.left + math.ceil((left - anchor.left) / 60) * 60
+    right = anchor.left + math.floor((right - anchor.left) / 60) * 60
+    bottom = anchor.top + math.ceil((bottom - anchor.top) / 60) * 60
+    top = anchor.top + math.floor((top - anchor.top) / 60) * 60
+    if left >= right or bottom >= top:
+        raise GridError(f"the bands of item {name} have not one whole pixel of 60 m in common. Use a larger image.")
+    return left, bottom, right, top

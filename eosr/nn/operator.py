@@ -1,0 +1,63 @@
+"""The degradation and its adjoint on tensors, as the generators use them between their stages."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from eosr.degrade import correlate_strided, kernel_taps
+
+
+def taps_for(factor: int, sigma: Tensor, radius: int) -> Tensor:
+    """Taps of Gaussian and box for every sample and band, shape (B, C, factor + 2 * radius).
+
+    Parameters
+    ----------
+    factor : int
+        Pixel-size ratio.
+    sigma : Tensor, shape (B, C)
+        Standard deviation of the blur [fine pixels].
+    radius : int
+        Where the Gaussian is cut [fine pixels]; the taps sum to 1 all the same.
+    """
+    rows = [kernel_taps(factor, float(value), radius=radius) for value in sigma.flatten().tolist()]
+    return torch.from_numpy(np.stack(rows)).float().to(sigma.device).reshape(*sigma.shape, -1)
+
+
+def degrade(fine: Tensor, taps: Tensor, factor: int) -> Tensor:
+    """Fine (B, C, H, W) -> coarse (B, C, H / factor, W / factor); edge pixels are repeated outwards."""
+    radius = (taps.shape[-1] - factor) // 2
+    padded = functional.pad(fine, (radius,) * 4, mode="replicate") if radius else fine
+    weights = taps[:, :, None, None, :]
+    return correlate_strided(correlate_strided(padded, weights, factor, 2), weights, factor, 3)
+
+
+def adjoint(coarse: Tensor, taps: Tensor, factor: int) -> Tensor:
+    """Coarse (B, C, h, w) -> fine (B, C, h * factor, w * factor): the transpose of the blur and box, border cut off.
+
+    Multiplied by ``factor**2`` it keeps a constant image constant (inside the border).
+    """
+    return _spread(_spread(coarse, taps, factor, 2), taps, factor, 3)
+
+
+def _spread(coarse: Tensor, taps: Tensor, factor: int, axis: int) -> Tensor:
+    radius = (taps.shape[-1] - factor) // 2
+    margin = -(-radius // factor)
+    pad = (0, 0, margin, margin) if axis == 2 else (margin, margin, 0, 0)
+    padded = functional.pad(coarse, pad, mode="replicate") if margin else coarse
+    count = coarse.shape[axis]
+    phases = []
+    for phase in range(factor):
+        # Fine pixel factor * i + phase gets tap k of coarse pixel j where factor * j - radius + k equals it.
+        total: Tensor | None = None
+        for shift in range(-margin, margin + 1):
+            k = phase + radius + factor * shift
+            if 0 <= k < taps.shape[-1]:
+                source = padded.narrow(axis, margin - shift, count)
+                term = taps[:, :, k, None, None] * source
+                total = term if total is None else total + term
+        phases.append(total)
+    stacked = torch.stack([phase for phase in phases if phase is not None], dim=axis + 1)
+    return stacked.flatten(axis, axis + 1)

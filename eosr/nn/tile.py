@@ -1,0 +1,92 @@
+"""One numpy tile in, one sharpened numpy tile out; the model is loaded once per process and checked by checksum."""
+
+from __future__ import annotations
+
+import threading
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from eosr.errors import WeightsError
+from eosr.nn.weights import Weights, load_weights
+
+Floats = npt.NDArray[np.float32]
+
+#: Largest change of a pixel that bfloat16 convolutions may cause before they are not used [DN].
+BFLOAT16_LIMIT = 2.0
+
+_loading = threading.Lock()
+# One forward at a time in a process: torch itself uses all the threads it may, and two tiles need twice the memory.
+_running = threading.Lock()
+
+
+@lru_cache(maxsize=8)
+def _load(path: str, checksum: str, device: str) -> Weights:
+    if not Path(path).is_file():
+        raise WeightsError(f"the weights {path} are not visible from this worker. Put them on a shared filesystem.")
+    weights = load_weights(path)
+    if weights.checksum != checksum:
+        raise WeightsError(
+            f"the weights {path} have changed since the graph was built (checksum {weights.checksum[:12]} instead of "
+            f"{checksum[:12]}). Build the result again."
+        )
+    weights.generator.to(device)
+    if device == "cpu":
+        torch.set_flush_denormal(True)  # denormal activations slow a forward by an order of magnitude
+    return weights
+
+
+def resolve_device(device: str) -> str:
+    """Turn ``"auto"`` into the device of this process: CUDA where it has one, else the CPU.
+
+    Raises
+    ------
+    WeightsError
+        If a device is asked for that torch does not find here.
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise WeightsError(f"device {device!r} is not available here. Use device='auto' or device='cpu'.")
+    return device
+
+
+def sharpen(
+    path: str, checksum: str, fine: Floats, middle: Floats | None, coarse: Floats, sigma: Any, *, device: str = "auto"
+) -> Floats:
+    """Run a generator on one tile.
+
+    Parameters
+    ----------
+    path, checksum : str
+        Weights file and its SHA-256.
+    fine, middle, coarse : ndarray, shapes (4, H, W), (6, H / 2, W / 2) or None, (C, H / factor, W / factor)
+        Digital numbers with the offset applied, no gaps.
+    sigma : sequence of C floats
+        Blur between the answer and ``coarse`` [fine pixels].
+    device : str
+        ``"auto"``, ``"cpu"``, ``"cuda"`` ...
+
+    Returns
+    -------
+    ndarray, shape (C, H, W), float32
+        Digital numbers with the offset applied. Valid from `Weights.generator.reach` pixels inwards.
+    """
+    device = resolve_device(device)
+    with _loading:
+        weights = _load(path, checksum, device)
+    scale = weights.normalization.scale
+    reduced = device.startswith("cuda") and weights.provenance.bfloat16_error <= BFLOAT16_LIMIT
+
+    def tensor(array: Floats) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(device)[None] / scale
+
+    with _running, torch.inference_mode(), torch.autocast(device.split(":")[0], torch.bfloat16, enabled=reduced):
+        sigmas = torch.tensor(np.asarray(sigma, np.float32), device=device)[None]
+        inputs = None if middle is None else tensor(middle)
+        estimate = weights.generator(tensor(fine), tensor(coarse), sigmas, inputs)
+        return (estimate[0].float() * scale).cpu().numpy()

@@ -1,0 +1,199 @@
+"""The weights file: tensors, configuration, normalisation and history in one safetensors file, exact or refused.
+
+No pickle is read or written. Everything that is not a tensor is one JSON text under the metadata key ``eosr``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from eosr.bands import check_bands
+from eosr.errors import WeightsError
+from eosr.nn.kinds import Generator, build_generator
+
+#: Version of the layout of the metadata.
+FORMAT: Final = 1
+#: The generators that come with eosr, best first.
+SHIPPED: Final = ("s2sr-20m", "s2sr-60m")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normalization:
+    """What a generator expects of its input."""
+
+    #: 10 m bands in the order of the generator's first input.
+    fine_bands: tuple[str, ...]
+    #: 20 m bands that guide a 60 m generator, in order; empty for a 20 m one.
+    middle_bands: tuple[str, ...]
+    #: Bands that are sharpened, in order of the output.
+    target_bands: tuple[str, ...]
+    #: Digital numbers (offset applied) per unit of the network [DN].
+    scale: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Where a generator comes from."""
+
+    #: Version and commit of eosr that trained it.
+    software: str
+    #: SHA-256 of every data file, by name.
+    data: Mapping[str, str]
+    seed: int
+    steps: int
+    #: Mean RMSE on the kept-out scenes [DN], by operator and scene group, as the trainer printed it.
+    scores: Mapping[str, float]
+    #: Largest change of a pixel on the kept-out scenes under bfloat16 convolutions [DN].
+    bfloat16_error: float = float("inf")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """A generator ready to run, with its normalisation and its history."""
+
+    name: str
+    generator: Generator
+    normalization: Normalization
+    provenance: Provenance
+    #: Processing levels it serves.
+    levels: tuple[str, ...]
+    #: Degradation operators it was trained to invert.
+    degradations: tuple[str, ...]
+    #: SHA-256 of the file; empty for weights that were never written.
+    checksum: str = field(default="", compare=False)
+
+    @property
+    def factor(self) -> int:
+        """Pixel-size ratio between the target bands and 10 m."""
+        return int(self.generator.config.factor)
+
+    @property
+    def parameters(self) -> int:
+        """Number of trained parameters."""
+        return sum(p.numel() for p in self.generator.parameters())
+
+
+def weights_path(source: str | os.PathLike[str]) -> Path:
+    """Path of a shipped weights file by name, or the path itself.
+
+    Raises
+    ------
+    WeightsError
+        If it is neither a shipped name nor a file.
+    """
+    if str(source) in SHIPPED:
+        return Path(str(resources.files("eosr") / "weights" / f"{source}.safetensors"))
+    path = Path(source)
+    if not path.is_file():
+        raise WeightsError(
+            f"{str(source)!r} is neither a weights file nor the name of shipped weights. "
+            f"Shipped: {', '.join(map(repr, SHIPPED))}."
+        )
+    return path
+
+
+def file_checksum(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def save_weights(weights: Weights, path: str | os.PathLike[str]) -> Path:
+    """Write a weights file; it appears under its name only when whole.
+
+    Raises
+    ------
+    WeightsError
+        If the folder does not exist or cannot be written.
+    """
+    path = Path(path)
+    about = {
+        "format": FORMAT,
+        "name": weights.name,
+        "kind": weights.generator.kind,
+        "config": weights.generator.settings(),
+        "normalization": asdict(weights.normalization),
+        "provenance": asdict(weights.provenance),
+        "levels": weights.levels,
+        "degradations": weights.degradations,
+    }
+    part = path.with_name(path.name + ".part")
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.generator.state_dict().items()}
+    try:
+        save_file(tensors, part, metadata={"eosr": json.dumps(about)})
+        os.replace(part, path)
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be written: {error}. Name a folder you may write to.") from error
+    return path
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """Everything in a weights file but its tensors.
+
+    Raises
+    ------
+    WeightsError
+        If the file is damaged, no safetensors file, or not one of eosr's.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError, UnicodeDecodeError) as error:
+        raise WeightsError(
+            f"{path} is no weights file of eosr, or is damaged ({str(error).splitlines()[0]}). "
+            "Download or copy it again; eosr reads .safetensors files."
+        ) from error
+    try:
+        about = json.loads(metadata["eosr"])
+    except (KeyError, json.JSONDecodeError):
+        raise WeightsError(
+            f"{path} is a safetensors file, but not one of eosr: it lacks the 'eosr' record of configuration and "
+            "normalisation. Write it with eosr-train or eosr.nn.weights.save_weights."
+        ) from None
+    if about.get("format") != FORMAT:
+        raise WeightsError(
+            f"{path} has format {about.get('format')!r}; this eosr reads format {FORMAT}. Upgrade eosr, or retrain."
+        )
+    return dict(about)
+
+
+def load_weights(source: str | os.PathLike[str]) -> Weights:
+    """Load a generator by shipped name or by path, on the CPU, ready to run.
+
+    Raises
+    ------
+    WeightsError
+        If there is no such file, or it is damaged, or its tensors do not fit its configuration; in one sentence.
+    """
+    path = weights_path(source)
+    about = read_about(path)
+    try:
+        normalization = Normalization(
+            **{k: tuple(v) if isinstance(v, list) else v for k, v in about["normalization"].items()}
+        )
+        for group in (normalization.fine_bands, normalization.middle_bands, normalization.target_bands):
+            check_bands(group)
+        generator = build_generator(about["kind"], about["config"])
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        generator.load_state_dict(tensors)
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
+            raise ValueError("a tensor holds values that are no numbers")
+        return Weights(
+            name=about["name"], generator=generator.eval().requires_grad_(False), normalization=normalization,
+            provenance=Provenance(**about["provenance"]), levels=tuple(about["levels"]),
+            degradations=tuple(about["degradations"]), checksum=file_checksum(path),
+        )  # fmt: skip
+    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsError(f"{path} contradicts itself: {reason}. Copy it again, or retrain.") from error

@@ -1,0 +1,294 @@
+"""The STAC item that says what a folder of COGs holds, what it was made from, and by what."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pystac
+import rasterio
+import rasterio.warp
+import xarray as xr
+from affine import Affine
+from rasterio.crs import CRS
+from rasterio.errors import RasterioError
+
+from eosr import __version__
+from eosr.bands import BANDS
+from eosr.errors import OutputError
+from eosr.write_layout import attrs_at, check_absent, jsonable, local_path, spectral, times_of
+
+_EXTENSIONS = {"projection": "v2.0.0", "raster": "v2.0.0", "eo": "v2.0.0", "processing": "v1.2.0"}
+_COG_TYPE = "image/tiff; application=geotiff; profile=cloud-optimized"
+_ZARR_TYPE = "application/vnd.zarr; version=3"
+_PRODUCT_TYPES = {"L1C": "S2MSI1C", "L2A": "S2MSI2A"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _File:
+    """What one COG of eosr says about itself."""
+
+    path: Path
+    band: str
+    label: str
+    time: str
+    attrs: Mapping[str, Any]
+    crs: CRS
+    shape: tuple[int, int]
+    transform: Affine
+    dtype: str
+    nodata: float
+    scale: float
+    offset: float
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        rows, columns = self.shape
+        left, top = self.transform * (0, 0)
+        right, bottom = self.transform * (columns, rows)
+        return left, bottom, right, top
+
+    @property
+    def sharpened(self) -> bool:
+        """Whether the pixels are smaller than the instrument measures them."""
+        return self.band in BANDS and self.transform.a < BANDS[self.band].gsd
+
+
+def to_stac_item(
+    ds: xr.Dataset | None,
+    paths: str | Path | Sequence[str | Path],
+    *,
+    id: str | None = None,
+    derived_from: Iterable[str] = (),
+    zarr: str | Path | None = None,
+    time: str | None = None,
+    overwrite: bool = False,
+) -> pystac.Item:
+    """Write the STAC item of the COGs of one time beside them, as ``<id>.json``, and return it.
+
+    Parameters
+    ----------
+    ds : Dataset, optional
+        What the files were made from; its attributes go into the item. Default: the attributes kept in the files.
+    paths : path or sequence of paths
+        What `to_cog` returned, or the folder with these files.
+    id : str, optional
+        Default: the prefix of the file names and ``_eosr``.
+    derived_from : iterable of str
+        URLs of the source items, for links of that relation. Their ids are always kept, as ``eosr:derived_from``.
+    zarr : path, optional
+        A Zarr store of the same Dataset, named as a further asset.
+    time : str, optional
+        Acquisition time, ISO 8601 and UTC, where the Dataset has none.
+    overwrite : bool
+        Replace an item of that name.
+
+    Returns
+    -------
+    pystac.Item
+        STAC 1.1; `eosr.open_stac` reads it, from the file or as the object.
+
+    Raises
+    ------
+    OutputError
+        If the files are not of eosr, of several times, of other bands than ``ds``, or the item exists.
+    """
+    files = _files_of(paths)
+    labels = sorted({file.label for file in files})
+    if len(labels) > 1:
+        raise OutputError(
+            f"the files hold {len(labels)} times ({labels[0]}, {labels[1]}, ...), and one item describes one. "
+            f"Use to_stac_items, or give those of one time: [p for p in paths if p.name.startswith({labels[0]!r})]."
+        )
+    attrs = _attributes(ds, files)
+    item_id = id or f"{labels[0]}_eosr"
+    target = files[0].path.parent / (re.sub(r"[^\w.-]+", "_", item_id) + ".json")
+    if not overwrite:
+        check_absent([target])
+    item: dict[str, Any] = {
+        "type": "Feature",
+        "stac_version": "1.1.0",
+        "stac_extensions": [
+            f"https://stac-extensions.github.io/{name}/{version}/schema.json" for name, version in _EXTENSIONS.items()
+        ],
+        "id": item_id,
+        **_footprint(files),
+        "properties": _properties(files, attrs, time),
+        "links": [{"rel": "derived_from", "href": str(href), "type": "application/geo+json"} for href in derived_from],
+        "assets": {file.band: _asset(file, target.parent) for file in files},
+    }
+    if zarr is not None:
+        href = _relative(local_path(zarr), target.parent)
+        item["assets"]["zarr"] = {"href": href, "type": _ZARR_TYPE, "roles": ["data"], "title": "All bands"}
+    unfinished = target.with_name(target.name + ".part")
+    unfinished.write_text(json.dumps(item, indent=2, allow_nan=False) + "\n")
+    os.replace(unfinished, target)
+    return pystac.Item.from_file(str(target))
+
+
+def to_stac_items(ds: xr.Dataset | None, paths: str | Path | Sequence[str | Path], **options: Any) -> list[pystac.Item]:
+    """Write one STAC item per time; see `to_stac_item`, which takes the same options but ``id`` and ``time``."""
+    groups: dict[str, list[str | Path]] = {}
+    for file in _files_of(paths):
+        groups.setdefault(file.label, []).append(file.path)
+    return [to_stac_item(ds, group, **options) for group in groups.values()]
+
+
+def _files_of(paths: str | Path | Sequence[str | Path]) -> list[_File]:
+    if isinstance(paths, str | Path):
+        folder = local_path(paths)
+        found: Sequence[str | Path] = sorted(folder.glob("*.tif"))
+        if not found:
+            raise OutputError(
+                f"{folder} holds no *.tif to describe. Write them first: eosr.to_cog(ds, {str(paths)!r})."
+            )
+    else:
+        found = list(paths)
+        if not found:
+            raise OutputError("there is no file to describe. Give what eosr.to_cog returned.")
+    files = [_file(local_path(path)) for path in found]
+    if len({file.path.parent for file in files}) > 1:
+        raise OutputError(
+            "the files lie in several folders, and an item lies beside its files. Give those of one folder."
+        )
+    order = spectral({file.band for file in files})
+    return sorted(files, key=lambda file: (file.label, order.index(file.band)))
+
+
+def _file(path: Path) -> _File:
+    try:
+        with rasterio.open(path) as source:
+            tags = source.tags()
+            if "EOSR_ATTRS" not in tags:
+                raise OutputError(
+                    f"{path} has no tag EOSR_ATTRS, so eosr did not write it. Give what eosr.to_cog returned."
+                )
+            return _File(
+                path=path, band=str(source.descriptions[0]), label=tags["EOSR_LABEL"], time=tags.get("EOSR_TIME", ""),
+                attrs=json.loads(tags["EOSR_ATTRS"]), crs=source.crs, shape=source.shape, transform=source.transform,
+                dtype=source.dtypes[0], nodata=source.nodata, scale=source.scales[0], offset=source.offsets[0],
+            )  # fmt: skip
+    except RasterioError as error:
+        raise OutputError(f"{path} cannot be read: {error}. Give the files that eosr.to_cog returned.") from error
+
+
+def _attributes(ds: xr.Dataset | None, files: Sequence[_File]) -> Mapping[str, Any]:
+    if ds is None:
+        return files[0].attrs
+    foreign = [file.band for file in files if file.band not in ds.data_vars]
+    times = ["" if moment is None else moment.isoformat() for moment in times_of(ds)]
+    if foreign or files[0].time not in times:
+        what = f"bands {', '.join(foreign)}" if foreign else f"the time {files[0].time}"
+        raise OutputError(
+            f"{files[0].path.parent} holds {what}, which the Dataset does not. Give the one it was made from."
+        )
+    return attrs_at(jsonable(ds.attrs), times.index(files[0].time), len(times))
+
+
+def _footprint(files: Sequence[_File]) -> dict[str, Any]:
+    """Bounding box and outline [degrees] of the ground that any file covers."""
+    edges = [file.bounds for file in files]
+    left, bottom, right, top = (
+        pick(side) for pick, side in zip((min, min, max, max), zip(*edges, strict=True), strict=True)
+    )
+    ring = [(left, bottom), (right, bottom), (right, top), (left, top), (left, bottom)]
+    lonlat = CRS.from_epsg(4326)
+    box = rasterio.warp.transform_bounds(files[0].crs, lonlat, left, bottom, right, top)
+    outline = rasterio.warp.transform_geom(
+        files[0].crs, lonlat, {"type": "Polygon", "coordinates": [ring]}, precision=7
+    )
+    polygon = [[[float(number) for number in point] for point in ring] for ring in outline["coordinates"]]
+    return {"bbox": [round(edge, 7) for edge in box], "geometry": {"type": "Polygon", "coordinates": polygon}}
+
+
+def _properties(files: Sequence[_File], attrs: Mapping[str, Any], time: str | None) -> dict[str, Any]:
+    moment = time or files[0].time
+    if not moment:
+        raise OutputError("the Dataset has no time, which a STAC item needs. Say it: time='2023-06-06T10:15:59Z'.")
+    level, sharpened = str(attrs.get("level", "")), any(file.sharpened for file in files)
+    ids = [str(entry) for entry in attrs.get("item_ids", [])]
+    optional = {
+        "platform": attrs.get("platform"),
+        "s2:processing_baseline": attrs.get("processing_baseline"),
+        "s2:product_type": _PRODUCT_TYPES.get(level),
+        "processing:level": level,
+    }
+    return {
+        "datetime": _utc(moment),
+        "created": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        "constellation": "sentinel-2",
+        "instruments": ["msi"],
+        "gsd": min(file.transform.a for file in files),
+        **{key: value for key, value in optional.items() if value},
+        "proj:code": _code(files[0]),
+        "processing:software": {"eosr": __version__},
+        "processing:lineage": _lineage(attrs, ids, sharpened),
+        "eosr:sharpened": sharpened,
+        "eosr:derived_from": ids,
+        "eosr:provenance": dict(attrs),
+    }
+
+
+def _utc(text: str) -> str:
+    try:
+        moment = pd.Timestamp(text)
+    except ValueError as error:
+        raise OutputError(f"time={text!r} is no time. Write it as ISO 8601: time='2023-06-06T10:15:59Z'.") from error
+    naive = moment if moment.tz is None else moment.tz_convert("UTC").tz_localize(None)
+    return f"{naive.isoformat()}Z"
+
+
+def _lineage(attrs: Mapping[str, Any], ids: Sequence[str], sharpened: bool) -> str:
+    verb = "sharpened to 10 m" if sharpened else "cut out and rewritten"
+    how = "; ".join(
+        f"{key}: {json.dumps(value)}" for key, value in sorted(attrs.items()) if re.search("weights|method", key)
+    )
+    return f"{', '.join(ids) or 'Sentinel-2'} {verb} by eosr {__version__}" + (f" ({how})." if how else ".")
+
+
+def _code(file: _File) -> str:
+    epsg = file.crs.to_epsg()
+    if epsg is None:
+        raise OutputError(f"the CRS of {file.path} has no EPSG code, which proj:code needs. Write it in a UTM zone.")
+    return f"EPSG:{epsg}"
+
+
+def _asset(file: _File, folder: Path) -> dict[str, Any]:
+    band: dict[str, Any] = {"name": file.band}
+    if file.band in BANDS:
+        facts = BANDS[file.band]
+        band |= {
+            "eo:common_name": facts.common_name,
+            "eo:center_wavelength": round(facts.wavelength / 1000, 4),
+            "eo:full_width_half_max": round(facts.width / 1000, 4),
+        }
+    return {
+        "href": _relative(file.path, folder),
+        "type": _COG_TYPE,
+        "title": f"{file.band} at {file.transform.a:g} m",
+        "roles": ["data", "reflectance"],
+        "gsd": BANDS[file.band].gsd if file.band in BANDS else file.transform.a,
+        "bands": [band],
+        "data_type": file.dtype,
+        "nodata": "nan" if file.dtype == "float32" else int(file.nodata),
+        "unit": "1",
+        "raster:scale": file.scale,
+        "raster:offset": file.offset,
+        "raster:spatial_resolution": file.transform.a,
+        "proj:code": _code(file),
+        "proj:shape": list(file.shape),
+        "proj:transform": list(file.transform)[:6],
+        "file:size": file.path.stat().st_size,
+    }
+
+
+def _relative(path: Path, folder: Path) -> str:
+    relative = os.path.relpath(path, folder)
+    return relative if relative.startswith("..") else f"./{relative}"

@@ -1,0 +1,252 @@
+"""Digital numbers <-> reflectance: which offset an image carries, and the order in which it is applied.
+
+Products of processing baseline 04.00 and later carry DN = 10000 * reflectance + 1000 (offset -1000); earlier ones carry
+none. The sensing date says nothing: the whole archive was reprocessed with baselines 05.xx. Metadata contradicts itself
+often enough [1]_ that the policy is an argument and its outcome is recorded in the attributes of the Dataset.
+
+References
+----------
+.. [1] Element84/earth-search issues 9, 66 and 71: items whose ``raster:bands`` offset or whose
+   ``earthsearch:boa_offset_applied`` do not describe their pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+
+from eosr.bands import BANDS, BASELINE_0400_OFFSET, NODATA, QUANTIFICATION, SATURATED
+from eosr.errors import RadiometryError
+
+#: Pixels of a baseline 04.00 product stay above this in the darkest permille: 1000 minus noise and overcorrection [DN].
+DARKEST_WITH_OFFSET: Final = 900
+#: Bands whose dark pixels are darkest, because the atmosphere hardly scatters there.
+DARK_BANDS: Final = ("B12", "B11")
+
+
+class Offset(NamedTuple):
+    """Digital numbers to add to get 10000 * reflectance, and what says so."""
+
+    value: int
+    source: str
+
+
+def offset_of(
+    processing_baseline: str,
+    *,
+    declared: int | None = None,
+    applied: bool | None = None,
+    policy: str | int = "auto",
+    where: str = "the image",
+) -> Offset:
+    """Offset to add to digital numbers to get 10000 * reflectance [DN].
+
+    Parameters
+    ----------
+    processing_baseline : str
+        E.g. ``"05.11"``; ``""`` if unknown.
+    declared : int, optional
+        Offset that the metadata of the assets state [DN].
+    applied : bool, optional
+        Whether the metadata say that the offset was already taken out of the pixels.
+    policy : "auto", "none" or int
+        ``"none"`` and numbers overrule every metadata. ``"auto"`` asks, in this order: is the offset said to be taken
+        out (then 0)? is the baseline older than 04.00 (then 0, whatever the assets declare: they repeat -0.1 for old
+        scenes too)? is it said not to be taken out (then -1000)? what do the assets declare? else -1000 from 04.00 on.
+    where : str
+        What the error names.
+
+    Raises
+    ------
+    RadiometryError
+        If nothing tells, or the policy is unknown.
+
+    Examples
+    --------
+    >>> offset_of("05.11")
+    Offset(value=-1000, source='processing baseline 05.11')
+    >>> offset_of("05.11", declared=-1000, applied=True).value
+    0
+    >>> offset_of("02.12", declared=-1000).value
+    0
+    """
+    if isinstance(policy, str) and policy.lstrip("+-").isdigit():
+        policy = int(policy)
+    if policy == "none":
+        return Offset(0, "offset='none'")
+    if not isinstance(policy, str):
+        return Offset(_whole(policy), f"offset={_whole(policy)}")
+    if policy != "auto":
+        raise RadiometryError(f"offset={policy!r} is no policy. Use 'auto', 'none' or a number of DN such as -1000.")
+    baseline = _baseline(processing_baseline, where)
+    if applied:
+        return Offset(0, "the item says that the offset is already applied")
+    if baseline is not None and baseline < 4:
+        return Offset(0, f"processing baseline {processing_baseline}")
+    if declared is not None and not (applied is False and baseline is not None):
+        return Offset(declared, "the offset that the assets declare")
+    if baseline is not None:
+        return Offset(BASELINE_0400_OFFSET, f"processing baseline {processing_baseline}")
+    raise RadiometryError(
+        f"{where} states neither a processing baseline nor an offset, so its digital numbers have no known zero. Say "
+        "it: offset=-1000 for baseline 04.00 and later, offset=0 for earlier ones."
+    )
+
+
+def _whole(policy: Any) -> int:
+    if isinstance(policy, bool) or not math.isfinite(policy) or policy != int(policy):
+        raise RadiometryError(f"offset={policy!r} is no whole number of DN. Use 'auto', 'none' or e.g. -1000.")
+    return int(policy)
+
+
+def _baseline(text: str, where: str) -> float | None:
+    if not text:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise RadiometryError(
+            f"processing baseline {text!r} of {where} is no number like '05.11'. Say it: offset=-1000 or offset=0."
+        ) from None
+
+
+def offsets(ds: xr.Dataset) -> xr.DataArray | int:
+    """Offset of a Dataset from its attributes [DN]: one number, or dims (time,) where the images differ.
+
+    Raises
+    ------
+    RadiometryError
+        If the attribute is missing, or has another length than ``time``.
+    """
+    recorded = ds.attrs.get("radiometric_offset")
+    if recorded is None:
+        raise RadiometryError(
+            "the Dataset has no attribute radiometric_offset. Set it: ds.attrs['radiometric_offset'] = -1000 (or 0)."
+        )
+    if isinstance(recorded, Sequence | np.ndarray) and not isinstance(recorded, str):
+        if len(recorded) != ds.sizes.get("time"):
+            raise RadiometryError(
+                f"radiometric_offset holds {len(recorded)} numbers for {ds.sizes.get('time', 'no')} times. "
+                "Give one number, or one per time."
+            )
+        return xr.DataArray(np.asarray(recorded, np.float32), dims="time", coords={"time": ds["time"]})
+    return int(recorded)
+
+
+def to_reflectance(ds: xr.Dataset) -> xr.Dataset:
+    """Reflectance [1], float32: nodata to NaN first, then ``(DN + offset) / 10000``.
+
+    Parameters
+    ----------
+    ds : Dataset
+        Digital numbers; numpy or dask, dask stays lazy. In integer bands 0 is nodata; in floating ones NaN is.
+
+    Returns
+    -------
+    Dataset
+        Same bands, dims and coordinates; attribute ``quantity`` is ``"reflectance"``.
+
+    Raises
+    ------
+    RadiometryError
+        If the Dataset holds reflectance already, or does not record its offset.
+
+    Notes
+    -----
+    Nothing is clipped: noise below zero stays negative, and saturated pixels (65535) stay the largest values.
+    """
+    if ds.attrs.get("quantity") == "reflectance":
+        raise RadiometryError("the Dataset holds reflectance already. Use it as it is.")
+    offset = offsets(ds)
+    quantification = np.float32(ds.attrs.get("quantification", QUANTIFICATION))
+
+    def convert(band: xr.DataArray) -> xr.DataArray:
+        values = band.astype(np.float32)
+        if band.dtype.kind != "f":
+            values = values.where(band != ds.attrs.get("nodata", NODATA))
+        shift = offset if isinstance(offset, xr.DataArray) else np.float32(offset)
+        result = ((values + shift) / quantification).astype(np.float32).transpose(*band.dims)
+        result.attrs = {**band.attrs, "units": "1", "long_name": f"{band.name} reflectance"}
+        result.encoding = {key: value for key, value in band.encoding.items() if key == "grid_mapping"}
+        return result
+
+    return _map_bands(ds, convert).assign_attrs(quantity="reflectance")
+
+
+def to_digital_numbers(ds: xr.Dataset) -> xr.Dataset:
+    """Digital numbers, uint16, of a Dataset of reflectance: the inverse of `to_reflectance`.
+
+    NaN becomes 0. Valid pixels are kept valid: what would round to 0 or below becomes 1, what is too large 65535.
+
+    Raises
+    ------
+    RadiometryError
+        If the Dataset does not say that it holds reflectance, or does not record its offset.
+    """
+    if ds.attrs.get("quantity") != "reflectance":
+        raise RadiometryError("the Dataset does not hold reflectance. Use eosr.radiometry.to_reflectance(ds) first.")
+    offset = offsets(ds)
+    quantification = np.float32(ds.attrs.get("quantification", QUANTIFICATION))
+
+    def convert(band: xr.DataArray) -> xr.DataArray:
+        scaled = (band * quantification - offset).round().clip(1, SATURATED)
+        result = scaled.where(band.notnull(), NODATA).astype(np.uint16).transpose(*band.dims)
+        result.attrs = {**band.attrs, "units": "DN", "long_name": f"{band.name} digital number"}
+        result.encoding = {key: value for key, value in band.encoding.items() if key == "grid_mapping"}
+        return result
+
+    result = _map_bands(ds, convert)
+    del result.attrs["quantity"]
+    return result
+
+
+def _map_bands(ds: xr.Dataset, convert: Any) -> xr.Dataset:
+    converted = {name: convert(ds[name]) for name in ds.data_vars if name in BANDS}
+    if not converted:
+        raise RadiometryError("the Dataset holds no Sentinel-2 band. Name its variables B02, B05 ...")
+    result = ds.assign(converted)
+    for name, band in converted.items():
+        result[name].encoding = band.encoding
+    return result
+
+
+def check_offset(ds: xr.Dataset, *, samples: int = 250_000) -> None:
+    """Compare the recorded offset with the darkest pixels: metadata are wrong often enough to look once.
+
+    If an offset of -1000 is recorded while a permille of the valid pixels of B12 (or B11) lies below 900 DN, it was
+    already taken out. The reverse cannot be told from the pixels: a scene may hold nothing dark.
+
+    Parameters
+    ----------
+    ds : Dataset
+        Digital numbers. This function reads pixels.
+    samples : int
+        About how many pixels per image and band to look at, evenly spread.
+
+    Raises
+    ------
+    RadiometryError
+        Which image and band, its darkest permille, and what to pass to `eosr.open_stac`.
+    """
+    offset = offsets(ds)
+    band = next((name for name in DARK_BANDS if name in ds.data_vars), None)
+    if band is None or bool(np.all(np.asarray(offset) == 0)):
+        return
+    images = ds[band] if "time" in ds[band].dims else ds[band].expand_dims("time")
+    per_image = np.broadcast_to(np.asarray(offset), images.sizes["time"])
+    step = max(1, math.isqrt(images[0].size // samples))
+    sampled = images[..., ::step, ::step].data
+    values = sampled.compute() if isinstance(sampled, da.Array) else sampled
+    for index, claimed in enumerate(per_image):
+        valid = values[index][values[index] != NODATA]
+        darkest = float(np.quantile(valid, 0.001)) if valid.size else math.inf
+        if claimed == BASELINE_0400_OFFSET and darkest < DARKEST_WITH_OFFSET:
+            raise RadiometryError(
+                f"an offset of {int(claimed)} is recorded for image {index}, but a permille of the pixels of {band} "
+                f"lies below {darkest:.0f} DN: the offset was already taken out. Open the scene with offset=0."
+            )

@@ -1,0 +1,253 @@
+"""The two loaders behind `eosr.open_stac`: stackstac and odc-stac, each reduced to reading files on their own grid.
+
+Neither sees the user's items. Both get plain items made here from `eosr.items.Scene`, with everything stated that they
+would otherwise guess: EPSG code, shape, transform, pixel type, nodata. Their silent faults cannot occur then: no
+lat/lon fallback grid, no resampling, no rescaling, no 404 taken for nodata. Before the first pixels of a file are
+handed over, its own header is compared with what the item said.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import dask.array as da
+import numpy as np
+import rasterio
+import rasterio.errors
+import stackstac
+from rasterio.crs import CRS
+from stackstac.rio_reader import AutoParallelRioReader, LayeredEnv
+
+from eosr.bands import NODATA
+from eosr.errors import MissingExtraError, SourceError
+from eosr.grid import STEPS
+from eosr.items import Asset, Scene
+
+Bounds = tuple[float, float, float, float]
+
+ENGINES: Final = ("stackstac", "odc")
+
+#: GDAL options of every read. Retries and time-outs, because GDAL has neither by default; no listing of folders.
+GDAL_ENV: Final = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_HTTP_MAX_RETRY": "5",
+    "GDAL_HTTP_RETRY_DELAY": "0.2",
+    "GDAL_HTTP_TIMEOUT": "30",
+    "GDAL_HTTP_CONNECTTIMEOUT": "10",
+    "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
+}
+
+#: What no option may overrule. GDAL decodes JPEG 2000 tiles in threads of its own and drops their errors: a truncated
+#: file reads as nodata (seen with GDAL 3.10.3). With one thread the error arrives. Dask has threads enough.
+_ALWAYS: Final = {"GDAL_NUM_THREADS": "1"}
+
+
+def load(
+    engine: str,
+    scenes: Sequence[Scene],
+    names: Sequence[str],
+    bounds: Bounds,
+    chunk: int,
+    gdal_env: Mapping[str, str],
+) -> dict[str, da.Array]:
+    """Digital numbers per band, dims (scene, y, x), lazy; scenes in the order given.
+
+    Parameters
+    ----------
+    engine : "stackstac" or "odc"
+    scenes : sequence of Scene
+        All on one grid.
+    names : sequence of str
+        Bands that every scene has.
+    bounds : tuple
+        Left, bottom, right, top: whole 60 m pixels inside every scene [unit of the CRS].
+    chunk : int
+        10 m pixels, a multiple of 6.
+    gdal_env : mapping
+        GDAL options on top of `GDAL_ENV`.
+
+    Raises
+    ------
+    SourceError
+        If the engine is unknown. When computed: if a file cannot be read, or is not what its item says.
+    MissingExtraError
+        If odc-stac is asked for and not installed.
+    """
+    if engine not in ENGINES:
+        raise SourceError(f"engine={engine!r} is unknown. Use one of {', '.join(map(repr, ENGINES))}.")
+    loader = _load_stackstac if engine == "stackstac" else _load_odc
+    groups: dict[tuple[int, str], list[str]] = {}
+    for name in names:
+        asset = scenes[0].assets[name]
+        groups.setdefault((asset.gsd, asset.dtype), []).append(name)
+    arrays: dict[str, da.Array] = {}
+    for (gsd, dtype), members in groups.items():
+        env = {**GDAL_ENV, **gdal_env, **_ALWAYS}
+        arrays |= loader(scenes, members, bounds, gsd, np.dtype(dtype), chunk // STEPS[gsd], env)
+    return {name: arrays[name] for name in names}
+
+
+def _fill(dtype: np.dtype[Any]) -> Any:
+    return dtype.type(np.nan if dtype.kind == "f" else NODATA)
+
+
+def _transform(asset: Asset) -> list[float]:
+    return [asset.gsd, 0.0, asset.left, 0.0, -asset.gsd, asset.top, 0.0, 0.0, 1.0]
+
+
+def _plain_items(scenes: Sequence[Scene], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Items in the one dialect that both engines read; ids are positions, so that no two are equal."""
+    return [
+        {
+            "type": "Feature", "stac_version": "1.0.0", "id": f"{index:06d}", "geometry": None, "links": [],
+            "properties": {"datetime": scene.datetime, "proj:epsg": scene.epsg},
+            "assets": {
+                name: {
+                    "href": scene.assets[name].href, "type": "image/tiff",
+                    "proj:epsg": scene.epsg, "proj:transform": _transform(scene.assets[name]),
+                    "proj:shape": [scene.assets[name].rows, scene.assets[name].columns],
+                }
+                for name in names
+            },
+        }
+        for index, scene in enumerate(scenes)
+    ]  # fmt: skip
+
+
+def _load_stackstac(
+    scenes: Sequence[Scene], names: Sequence[str], bounds: Bounds, gsd: int, dtype: np.dtype[Any], chunk: int,
+    env: Mapping[str, str],
+) -> dict[str, da.Array]:  # fmt: skip
+    stacked = stackstac.stack(
+        _plain_items(scenes, names), assets=list(names), epsg=scenes[0].epsg, resolution=gsd, bounds=bounds,
+        snap_bounds=False, chunksize=(1, 1, chunk, chunk), dtype=dtype, fill_value=_fill(dtype), rescale=False,
+        sortby_date=False, xy_coords=False, properties=False, band_coords=False, errors_as_nodata=(),
+        gdal_env=LayeredEnv(always=dict(env), open={"VSI_CACHE": True}, read={"VSI_CACHE": False}),
+        reader=CheckedReader,
+    ).data  # fmt: skip
+    return {name: stacked[:, index] for index, name in enumerate(names)}
+
+
+def _load_odc(
+    scenes: Sequence[Scene], names: Sequence[str], bounds: Bounds, gsd: int, dtype: np.dtype[Any], chunk: int,
+    env: Mapping[str, str],
+) -> dict[str, da.Array]:  # fmt: skip
+    try:
+        import odc.stac
+        from affine import Affine
+        from odc.geo.geobox import GeoBox
+        from pystac import Item
+
+        from eosr.stac_odc import CheckedDriver
+    except ImportError as error:
+        raise MissingExtraError(f"engine='odc' needs odc-stac ({error}). Run: pip install 'eosr[odc]'") from error
+    left, bottom, right, top = bounds
+    shape = (round((top - bottom) / gsd), round((right - left) / gsd))
+    geobox = GeoBox(shape, Affine(gsd, 0.0, left, 0.0, -gsd, top), f"EPSG:{scenes[0].epsg}")
+    items = []
+    for item in _plain_items(scenes, names):
+        # odc-stac ignores the projection extension unless the item lists it.
+        item["stac_extensions"] = ["https://stac-extensions.github.io/projection/v1.1.0/schema.json"]
+        items.append(Item.from_dict(item))
+    fill = _fill(dtype)
+    stacked = odc.stac.load(
+        items, bands=list(names), geobox=geobox, chunks={"y": chunk, "x": chunk}, dtype=dtype.name, nodata=float(fill),
+        groupby="id", preserve_original_order=True, driver=CheckedDriver(env),
+        stac_cfg={"*": {"assets": {"*": {"data_type": dtype.name, "nodata": float(fill)}}}},
+    )  # fmt: skip
+    return {name: stacked[name].data for name in names}
+
+
+def check_file(
+    href: str, dataset: Any, epsg: int, gsd: float, corner: tuple[float, float], bounds: Bounds, dtype: np.dtype[Any]
+) -> None:
+    """Compare the header of an open file with what its item said.
+
+    Parameters
+    ----------
+    dataset : rasterio dataset
+    corner : tuple
+        A point on the pixel grid that was promised [unit of the CRS].
+    bounds : tuple
+        The ground that is going to be read.
+
+    Raises
+    ------
+    SourceError
+        What differs, and where.
+    """
+    remedy = "The item does not describe its file; refresh the item from its catalogue."
+    if dataset.count != 1:
+        raise SourceError(f"{href} holds {dataset.count} bands where its item promises one. {remedy}")
+    if dataset.crs is None or dataset.crs != CRS.from_epsg(epsg):
+        raise SourceError(f"{href} is in {dataset.crs or 'no CRS'}, its item says EPSG:{epsg}. {remedy}")
+    step = dataset.transform
+    if (step.a, step.b, step.d, step.e) != (gsd, 0.0, 0.0, -gsd):
+        raise SourceError(f"{href} has pixels of {step.a:g} x {-step.e:g} m, its item says {gsd:g} m. {remedy}")
+    if (step.c - corner[0]) % gsd or (step.f - corner[1]) % gsd:
+        raise SourceError(f"{href} starts at ({step.c:g}, {step.f:g}), off the grid that its item states. {remedy}")
+    inside = dataset.bounds
+    if inside[0] > bounds[0] or inside[1] > bounds[1] or inside[2] < bounds[2] or inside[3] < bounds[3]:
+        raise SourceError(f"{href} covers {tuple(inside)}, less than its item states: {bounds}. {remedy}")
+    if not np.can_cast(dataset.dtypes[0], dtype):
+        raise SourceError(f"{href} holds {dataset.dtypes[0]} pixels, its item says {dtype}. {remedy}")
+
+
+def read_error(href: str, error: BaseException) -> SourceError:
+    """Make the error for a file that cannot be read: its name, what GDAL says, and what to try."""
+    bare = href.split("?")[0]
+    if href.startswith("s3://"):
+        hint = (
+            "Reading s3 needs credentials (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY), the endpoint where it is not "
+            "Amazon's (AWS_S3_ENDPOINT), and for requester-pays buckets gdal_env={'AWS_REQUEST_PAYER': 'requester'}."
+        )
+    elif ".blob.core.windows.net" in bare and "sig=" not in href:
+        hint = "Planetary Computer files need signed addresses: open_stac(..., sign=planetary_computer.sign)."
+    elif ".blob.core.windows.net" in bare:
+        hint = "The signature may have run out (about an hour): open the items again."
+    elif "zipper.dataspace.copernicus.eu" in bare:
+        hint = "CDSE needs a token: open_stac(..., gdal_env={'GDAL_HTTP_HEADERS': 'Authorization: Bearer <token>'})."
+    elif href.startswith("http"):
+        hint = "Check that the address exists and the file is whole; what failed once stays remembered in this process."
+    else:
+        hint = "Check that the file exists and is whole."
+    return SourceError(f"cannot read {bare}: {_innermost(error)}. {hint}")
+
+
+def _innermost(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).split("?sv=")[0].strip().rstrip(".") or type(error).__name__
+
+
+class CheckedReader(AutoParallelRioReader):  # type: ignore[misc]  # stackstac publishes no types
+    """stackstac's reader that compares every file with its item and names it when it cannot be read."""
+
+    def _open(self) -> Any:
+        try:
+            # Before stackstac does: where the header is not as promised it would resample without a word.
+            with self.gdal_env.open, rasterio.open(self.url, sharing=False) as dataset:
+                left, _, _, top = bounds = self.spec.bounds
+                gsd = self.spec.resolutions_xy[0]
+                check_file(self.url, dataset, self.spec.epsg, gsd, (left, top), bounds, self.dtype)
+            return super()._open()
+        except (rasterio.errors.RasterioError, RuntimeError, OSError) as error:
+            raise read_error(self.url, error) from None
+
+    def read(self, window: Any, **kwargs: Any) -> Any:
+        """Pixels of one window, or a `SourceError` that names the file."""
+        try:
+            return super().read(window, **kwargs)
+        except (rasterio.errors.RasterioError, RuntimeError, OSError) as error:
+            raise read_error(self.url, error) from None
+
+
+def can_read_s3() -> bool:
+    """Whether this process has been given a way to read s3: credentials, or the wish to go without."""
+    names = (
+        "AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_NO_SIGN_REQUEST", "AWS_WEB_IDENTITY_TOKEN_FILE",
+        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_SHARED_CREDENTIALS_FILE",
+    )  # fmt: skip
+    return any(os.environ.get(name) for name in names) or os.path.exists(os.path.expanduser("~/.aws/credentials"))

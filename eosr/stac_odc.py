@@ -1,0 +1,55 @@
+"""The part of the odc-stac engine that needs odc-stac at import: a driver that names the file it cannot read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import rasterio
+import rasterio.errors
+from odc.loader import RioDriver
+from odc.loader._rio import RioReader
+
+from eosr.stac_engines import check_file, read_error
+
+
+class CheckedOdcReader(RioReader):
+    """odc's reader that compares every file with its item and names it when it cannot be read."""
+
+    def read(self, cfg: Any, dst_geobox: Any, **kwargs: Any) -> Any:
+        """Pixels of one block, or a `SourceError` that names the file."""
+        href = self._src.uri
+        box = dst_geobox.boundingbox
+        try:
+            with rasterio.open(href, sharing=False) as dataset:
+                check_file(
+                    href, dataset, dst_geobox.crs.epsg, dst_geobox.transform.a, (box.left, box.top),
+                    (box.left, box.bottom, box.right, box.top), np.dtype(cfg.dtype),
+                )  # fmt: skip
+            return super().read(cfg, dst_geobox, **kwargs)
+        except (rasterio.errors.RasterioError, OSError) as error:
+            raise read_error(href, error) from None
+
+
+class CheckedDriver(RioDriver):
+    """odc's rasterio driver with our reader and our GDAL options, which travel to the workers with the graph."""
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        super().__init__()
+        self._env = dict(env)
+
+    def capture_env(self) -> dict[str, Any]:
+        """GDAL options of this load."""
+        return {**super().capture_env(), **self._env}
+
+    @contextmanager
+    def restore_env(self, env: dict[str, Any], load_state: Any) -> Iterator[Any]:
+        """Run a read under the captured options."""
+        with super().restore_env(env, load_state) as context:
+            yield context
+
+    def open(self, src: Any, ctx: Any) -> CheckedOdcReader:
+        """Reader of one file."""
+        return CheckedOdcReader(src, ctx)

@@ -1,0 +1,294 @@
+"""Any kind of STAC source -> plain items: an API, a static catalogue, a file, pystac objects, dicts.
+
+Items stay as they were published. pystac would migrate them (``proj:epsg`` becomes ``proj:code``, and so on), and
+`eosr.items` reads every dialect anyway.
+"""
+
+from __future__ import annotations
+
+import copy
+import datetime as dt
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import pystac
+from pystac.utils import is_absolute_href, make_absolute_href
+from pystac_client import Client, ConformanceClasses, ItemSearch
+from pystac_client.exceptions import APIError
+
+from eosr.errors import SourceError
+
+BBox = tuple[float, float, float, float]
+Item = dict[str, Any]
+
+#: The operators of the STAC API query extension that are understood without a server.
+_OPERATORS: Final = {
+    "eq": lambda value, other: value == other,
+    "neq": lambda value, other: value != other,
+    "lt": lambda value, other: value < other,
+    "lte": lambda value, other: value <= other,
+    "gt": lambda value, other: value > other,
+    "gte": lambda value, other: value >= other,
+    "in": lambda value, other: value in other,
+    "startsWith": lambda value, other: str(value).startswith(other),
+    "endsWith": lambda value, other: str(value).endswith(other),
+    "contains": lambda value, other: other in value,
+}
+
+
+def find_items(
+    source: Any,
+    *,
+    collection: str | Sequence[str] | None = None,
+    bbox: BBox | None = None,
+    intersects: Any = None,
+    datetime: Any = None,
+    query: Any = None,
+    max_cloud_cover: float | None = None,
+) -> list[Item]:
+    """Items of a source that match, as plain dicts with absolute hrefs, in the order of the source.
+
+    Parameters
+    ----------
+    source : str, Path, pystac object, dict, or a sequence of them
+        URL of a STAC API or of a static catalogue; path or URL of an item, an ItemCollection, a list of items, a
+        collection or a catalogue; pystac Item, ItemCollection or Catalog; item dicts.
+    collection : str or sequence of str, optional
+        Only items of these collections.
+    bbox : tuple of float, optional
+        West, south, east, north [degree]. Items handed over directly are not filtered by it.
+    intersects : GeoJSON geometry, optional
+        Compared by an API exactly, otherwise by bounding boxes.
+    datetime : str, datetime or pair, optional
+        As in pystac-client: ``"2023-06"``, ``"2023-06-01/2023-06-30"``, ``"2023-06-01/.."``.
+    query : dict or sequence of str, optional
+        STAC API query extension, e.g. ``{"s2:mgrs_tile": {"eq": "32TQM"}}`` or ``["eo:cloud_cover<10"]``.
+    max_cloud_cover : float, optional
+        Percent; items that do not state their cloud cover are left out.
+
+    Raises
+    ------
+    SourceError
+        If the source cannot be read, is no STAC, or nothing matches (with what was searched).
+
+    Notes
+    -----
+    Every condition is checked here again after a server has answered, because servers without the query extension
+    return everything or nothing. Where a server does not announce the extension, it is not asked.
+    """
+    if max_cloud_cover is not None and not 0 <= max_cloud_cover <= 100:
+        raise SourceError(f"max_cloud_cover={max_cloud_cover} is no percentage. Use 0 to 100, e.g. 20.")
+    conditions = _conditions(collection, bbox, intersects, datetime, query, max_cloud_cover)
+    direct, found = _items_of(source, conditions)
+    if direct:
+        conditions.pop("bbox", None)
+    matching = [item for item in found if _matches(item, conditions)]
+    if not matching:
+        asked = ", ".join(f"{key}={value!r}" for key, value in conditions.items()) or "no condition"
+        raise SourceError(
+            f"no item found in {_name(source)} with {asked} ({len(found)} seen before filtering). Widen the search, "
+            "e.g. a longer datetime or a larger max_cloud_cover."
+        )
+    return matching
+
+
+def _conditions(
+    collection: Any, bbox: BBox | None, intersects: Any, datetime: Any, query: Any, cloud: float | None
+) -> dict[str, Any]:
+    try:
+        # pystac-client is asked to read what a user may write; no request is sent.
+        asked = ItemSearch(
+            "unused", collections=collection, bbox=bbox, intersects=intersects, datetime=datetime, query=query
+        ).get_parameters()
+    except Exception as error:  # pystac-client raises bare Exceptions for text it cannot parse
+        raise SourceError(
+            f"the search cannot be understood: {error}. Use e.g. datetime='2023-06-01/2023-06-30'."
+        ) from error
+    if cloud is not None:
+        asked["query"] = {**asked.get("query", {})}
+        asked["query"]["eo:cloud_cover"] = {**asked["query"].get("eo:cloud_cover", {}), "lte": cloud}
+    for conditions in asked.get("query", {}).values():
+        unknown = sorted(set(conditions) - set(_OPERATORS))
+        if unknown:
+            raise SourceError(f"query operator {unknown[0]!r} is unknown. Use one of {', '.join(_OPERATORS)}.")
+    return dict(asked)
+
+
+def _name(source: Any) -> str:
+    return str(source) if isinstance(source, str | Path) else f"the {type(source).__name__} given"
+
+
+def _items_of(source: Any, conditions: Mapping[str, Any]) -> tuple[bool, list[Item]]:
+    """Items, and whether they were handed over directly (rather than found in a catalogue)."""
+    if isinstance(source, str | Path):
+        href = str(source)
+        if not is_absolute_href(href):
+            href = str(Path(href).absolute())
+        return _items_in(_read(href), href, conditions)
+    if isinstance(source, pystac.Catalog):
+        return False, [_plain(item) for item in source.get_items(recursive=True)]
+    if isinstance(source, Mapping):
+        return _items_in(source, "", conditions)
+    if isinstance(source, pystac.Item):
+        return True, [_plain(source)]
+    try:
+        members = list(source)
+    except TypeError:
+        raise SourceError(
+            f"a {type(source).__name__} is no STAC source. Give a URL, a path, or pystac items: eosr.open_stac(items)."
+        ) from None
+    return True, [item for member in members for item in _items_of(member, conditions)[1]]
+
+
+def _plain(item: pystac.Item) -> Item:
+    return _absolute(item.to_dict(include_self_link=True, transform_hrefs=False), item.get_self_href() or "")
+
+
+def _items_in(document: Any, href: str, conditions: Mapping[str, Any]) -> tuple[bool, list[Item]]:
+    if isinstance(document, list):
+        return True, [item for part in document for item in _items_in(part, href, conditions)[1]]
+    kind = document.get("type") if isinstance(document, Mapping) else None
+    if kind == "Feature":
+        return True, [_absolute(document, href or _self_href(document))]
+    if kind == "FeatureCollection":
+        features = document.get("features", [])
+        return True, [_absolute(item, href or _self_href(item)) for item in features]
+    if kind in ("Catalog", "Collection"):
+        if document.get("conformsTo"):
+            return False, _search(href or _self_href(document), conditions)
+        return False, list(_walk(document, href or _self_href(document), conditions, set()))
+    raise SourceError(
+        f"{href or 'the dict given'} is no STAC: it holds {kind or type(document).__name__!r}. Give an item, an item "
+        "collection, a catalogue or the URL of a STAC API."
+    )
+
+
+def _self_href(document: Mapping[str, Any]) -> str:
+    links = document.get("links") or []
+    return next((str(link["href"]) for link in links if link.get("rel") == "self"), "")
+
+
+def _absolute(item: Mapping[str, Any], base: str) -> Item:
+    """Copy an item so that its asset hrefs do not depend on where it was read from."""
+    plain: Item = copy.deepcopy(dict(item))
+    for asset in (plain.get("assets") or {}).values():
+        for place in (asset, *(asset.get("alternate") or {}).values()):
+            href = str(place.get("href") or "")
+            if base and href and not is_absolute_href(href):
+                place["href"] = make_absolute_href(href, base)
+    return plain
+
+
+def _read(href: str) -> Any:
+    try:
+        return json.loads(pystac.StacIO.default().read_text(href))
+    except json.JSONDecodeError as error:
+        raise SourceError(f"{href} is no JSON ({error}), so no STAC. Give the item's or catalogue's .json.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        # urllib raises a subclass of OSError without saying what it was after.
+        raise SourceError(f"cannot read {href}: {error}. Check the path or address.") from error
+    except Exception as error:  # pystac wraps what urllib raises in a bare Exception
+        raise SourceError(f"cannot read {href}: {error.__cause__ or error}. Check the path or address.") from error
+
+
+def _search(href: str, conditions: Mapping[str, Any]) -> list[Item]:
+    try:
+        client = Client.open(href, timeout=60)
+        asked = dict(conditions)
+        if not client.conforms_to(ConformanceClasses.QUERY):
+            asked.pop("query", None)
+        return [_absolute(item, _self_href(item)) for item in client.search(**asked).items_as_dicts()]
+    except (APIError, NotImplementedError, OSError) as error:
+        raise SourceError(
+            f"the STAC API at {href} does not answer the search: {error}. Try again, or narrow it."
+        ) from error
+
+
+def _walk(document: Mapping[str, Any], href: str, conditions: Mapping[str, Any], seen: set[str]) -> Iterator[Item]:
+    """Items of a static catalogue, depth first; collections that were not asked for are not entered."""
+    wanted = conditions.get("collections")
+    if document.get("type") == "Collection" and wanted and document.get("id") not in wanted:
+        return
+    for link in document.get("links", []):
+        if link.get("rel") not in ("item", "child") or not link.get("href"):
+            continue
+        target = make_absolute_href(str(link["href"]), href) if href else str(link["href"])
+        if target in seen:
+            continue
+        seen.add(target)
+        child = _read(target)
+        if isinstance(child, Mapping) and child.get("type") in ("Catalog", "Collection"):
+            yield from _walk(child, target, conditions, seen)
+        else:
+            yield from _items_in(child, target, conditions)[1]
+
+
+def _matches(item: Mapping[str, Any], conditions: Mapping[str, Any]) -> bool:
+    properties = item.get("properties") or {}
+    collections = conditions.get("collections")
+    if collections and item.get("collection") not in collections:
+        return False
+    if "datetime" in conditions and not _in_period(properties, str(conditions["datetime"])):
+        return False
+    for box in (conditions.get("bbox"), _box(conditions.get("intersects"))):
+        if box and item.get("bbox") and not _overlap(box, item["bbox"]):
+            return False
+    return all(
+        _holds(properties.get(name), operator, operand)
+        for name, tests in conditions.get("query", {}).items()
+        for operator, operand in tests.items()
+    )
+
+
+def _in_period(properties: Mapping[str, Any], period: str) -> bool:
+    begin, _, end = period.partition("/")
+    moment = _moment(str(properties.get("datetime") or properties.get("start_datetime") or ""))
+    if moment is None:
+        return False
+    first, last = _moment(begin), _moment(end or begin)
+    return (first is None or first <= moment) and (last is None or moment <= last.replace(microsecond=999999))
+
+
+def _moment(text: str) -> dt.datetime | None:
+    if text in ("", ".."):
+        return None
+    moment = dt.datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
+
+
+def _box(geometry: Any) -> BBox | None:
+    if not geometry:
+        return None
+    numbers: list[Sequence[float]] = []
+
+    def collect(part: Any) -> None:
+        if part and isinstance(part[0], int | float):
+            numbers.append(part)
+        else:
+            for inner in part:
+                collect(inner)
+
+    collect(geometry["coordinates"])
+    lon, lat = [point[0] for point in numbers], [point[1] for point in numbers]
+    return min(lon), min(lat), max(lon), max(lat)
+
+
+def _overlap(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether two boxes [degree] touch; a box whose west is greater than its east crosses the antimeridian."""
+    (west, south, *_), (east, north) = one, (one[len(one) // 2], one[len(one) // 2 + 1])
+    (left, low, *_), (right, high) = other, (other[len(other) // 2], other[len(other) // 2 + 1])
+    if max(south, low) > min(north, high):
+        return False
+    spans = [(west, east)] if west <= east else [(west, 180.0), (-180.0, east)]
+    widths = [(left, right)] if left <= right else [(left, 180.0), (-180.0, right)]
+    return any(max(a, c) <= min(b, d) for a, b in spans for c, d in widths)
+
+
+def _holds(value: Any, operator: str, operand: Any) -> bool:
+    if value is None:
+        return False
+    if isinstance(value, int | float) and isinstance(operand, str):
+        operand = float(operand)  # "eo:cloud_cover<10" arrives as the text "10"
+    return bool(_OPERATORS[operator](value, operand))

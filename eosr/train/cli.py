@@ -1,0 +1,34 @@
+"""`eosr-train`: parse, one library call, print."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from eosr.errors import EosrError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run `eosr-train` with ``argv`` (default: the command line's) and return the exit status."""
+    parser = argparse.ArgumentParser(prog="eosr-train", description="Train a generator by Wald's protocol.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="train, or go on from the state file in OUT, and write the weights file")
+    run.add_argument("config", type=Path, help="TOML file, e.g. eosr/weights/s2sr-20m.toml")
+    run.add_argument("--data", type=Path, required=True, help="folder of the training packs (*.npz)")
+    run.add_argument("--out", type=Path, required=True, help="folder for state, log and weights")
+    run.add_argument("--threads", type=int, help="CPU threads (default: all)")
+    options = parser.parse_args(argv)
+    try:
+        # Imported here: `eosr-train --help` needs no torch.
+        from eosr.train.run import run_training
+
+        print(run_training(options.config, data=options.data, out=options.out, threads=options.threads))
+    except EosrError as error:
+        print(f"eosr-train: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

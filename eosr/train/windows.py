@@ -1,0 +1,197 @@
+"""Scenes -> batches: random windows, degraded by a random operator, turned, flipped and re-lit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from eosr.bands import BANDS_10M, BANDS_20M, BANDS_60M, PLATFORMS
+from eosr.degrade import DEGRADATIONS, blur_sigma, degrade_tile, kernel_taps, radius_of
+from eosr.train.scenes import Floats, Scene
+
+Generator = np.random.Generator
+#: Digital numbers per unit of the network.
+SCALE = 2000.0
+#: Widest blur of the free draws [coarse pixels]; the widest MTF of a real band needs 0.571 (B11 of Sentinel-2B).
+MAX_SIGMA = 0.6
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowConfig:
+    """What a training window is."""
+
+    #: Pixel-size ratio, 2 or 6.
+    factor: int = 2
+    #: Side of a window [target pixels]; a multiple of ``2 * factor``.
+    size: int = 72
+    #: Rim of a window that is context only [target pixels].
+    rim: int = 8
+    #: Chance of each operator of `DEGRADATIONS`; the rest of the windows draw a free blur per band.
+    operators: tuple[float, float, float, float] = (0.45, 0.1, 0.1, 0.15)
+    #: Standard deviation of the log of a gain common to all bands, and of one per band [1].
+    gain: float = 0.25
+    band_gain: float = 0.08
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Tensors of one step, normalised by `SCALE`."""
+
+    fine: Tensor
+    middle: Tensor | None
+    coarse: Tensor
+    sigma: Tensor
+    target: Tensor
+    weight: Tensor
+
+
+class PaddedScene:
+    """A scene continued symmetrically far enough for every window and blur, as the tiler continues it."""
+
+    def __init__(self, scene: Scene, config: WindowConfig) -> None:
+        self.name = scene.name
+        self.factor = config.factor
+        self.targets = BANDS_20M if config.factor == 2 else BANDS_60M
+        target = scene.middle if config.factor == 2 else scene.coarse
+        if target is None:
+            raise ValueError(f"{scene.name} has no 60 m bands")
+        #: 10 m pixels per target pixel, hence the factor that the guides are degraded by: 2 or 6, and 2 in a virtual
+        #: scene of the 60 m generator.
+        self.guide_factor = scene.fine.shape[1] // target.shape[1]
+        block = 2 * config.factor
+        rows, columns = (size // config.factor * config.factor for size in target.shape[1:])
+        target = target[:, :rows, :columns]
+        self.shape = (rows, columns)
+        #: Spare native pixels around every window for the widest blur.
+        self.spare = int(4 * MAX_SIGMA * config.factor + 1)
+        least = max(0, config.size - min(rows, columns))
+        # The rim keeps context; a small scene is continued until a window fits.
+        self.margin = _up(max(config.rim + block, least), block)
+        self.pad = self.margin + _up(self.spare, block)
+        ratio = self.guide_factor
+        usable = scene.usable[: rows * ratio, : columns * ratio].reshape(rows, ratio, columns, ratio).all(axis=(1, 3))
+        self.usable = np.pad(usable, self.pad)
+        self.target = self._continued(target, 1)
+        self.fine = self._continued(scene.fine, self.guide_factor)
+        self.middle = self._continued(scene.middle, self.guide_factor // 2) if config.factor == 6 else None
+        self.area = int(usable.sum())
+
+    def _continued(self, bands: Floats, ratio: int) -> Floats:
+        rows, columns = (size * ratio for size in self.shape)
+        pad = self.pad * ratio
+        return np.pad(bands[:, :rows, :columns], ((0, 0), (pad, pad), (pad, pad)), mode="symmetric")
+
+
+def _up(value: int, multiple: int) -> int:
+    return -(-value // multiple) * multiple
+
+
+def _blurs(config: WindowConfig, scene: PaddedScene, rng: Generator) -> list[npt.NDArray[np.float64]]:
+    """Sigma of the 10 m guides, the 20 m guides and the targets [own fine pixels]."""
+    groups = ((BANDS_10M, scene.guide_factor), (BANDS_20M, scene.guide_factor), (scene.targets, config.factor))
+    draw = rng.random()
+    if draw < sum(config.operators):
+        operator = DEGRADATIONS[int(np.searchsorted(np.cumsum(config.operators), draw, side="right"))]
+        platform = PLATFORMS[int(rng.integers(2))]
+        return [np.array([blur_sigma(b, factor, operator, platform) for b in names]) for names, factor in groups]
+    common = rng.uniform(0, MAX_SIGMA, 3)
+    if rng.random() < 0.5:
+        common[:] = common[0]
+    return [
+        np.clip(level + rng.normal(0, 0.05 * MAX_SIGMA, len(names)), 0, MAX_SIGMA) * factor
+        for level, (names, factor) in zip(common, groups, strict=True)
+    ]
+
+
+def _degrade_bands(bands: Floats, sigmas: npt.NDArray[np.float64], factor: int, spare: int) -> Floats:
+    """Degrade every band by its own blur; the input has ``spare`` extra pixels on each side for it."""
+    result = []
+    for band, sigma in zip(bands, sigmas, strict=True):
+        taps = kernel_taps(factor, float(sigma))
+        cut = spare - radius_of(taps, factor)
+        result.append(degrade_tile(band[cut : band.shape[0] - cut, cut : band.shape[1] - cut], taps, factor))
+    return np.stack(result).astype(np.float32)
+
+
+def window(scene: PaddedScene, row: int, column: int, config: WindowConfig, rng: Generator) -> tuple[Floats | None, ...]:
+    """One window, degraded: fine, middle, coarse, sigma, target, weight (numpy, digital numbers)."""
+    s, n, spare = config.factor, config.size, scene.spare
+    guides, middles, targets = _blurs(config, scene, rng)
+
+    def cut(bands: Floats, ratio: int) -> Floats:
+        top, left, side = row * ratio - spare, column * ratio - spare, n * ratio + 2 * spare
+        return bands[:, top : top + side, left : left + side]
+
+    g = scene.guide_factor
+    fine = _degrade_bands(cut(scene.fine, g), guides, g, spare)
+    middle = None if scene.middle is None else _degrade_bands(cut(scene.middle, g // 2), middles, g, spare)
+    coarse = _degrade_bands(cut(scene.target, 1), targets, s, spare)
+    inside = (slice(row, row + n), slice(column, column + n))
+    weight = scene.usable[inside].astype(np.float32)
+    rim = config.rim
+    weight[:rim] = weight[-rim:] = weight[:, :rim] = weight[:, -rim:] = 0
+    return fine, middle, coarse, targets.astype(np.float32), scene.target[(slice(None), *inside)], weight
+
+
+class Windows:
+    """An endless, reproducible stream of batches."""
+
+    def __init__(self, scenes: list[Scene], config: WindowConfig, shares: dict[str, float] | None = None) -> None:
+        self.config = config
+        self.scenes = [PaddedScene(scene, config) for scene in scenes]
+        # The square root keeps one large scene from drowning the many small ones.
+        weights = np.array([np.sqrt(scene.area) for scene in self.scenes])
+        if shares:
+            group = [next((key for key in shares if scene.name.startswith(key)), "") for scene in self.scenes]
+            for key in {*group}:
+                member = np.array([g == key for g in group])
+                weights[member] *= (shares[key] if key else 1 - sum(shares.values())) / weights[member].sum()
+        self.chances = weights / weights.sum()
+
+    def batch(self, size: int, rng: Generator) -> Batch:
+        """Draw ``size`` windows."""
+        s, n = self.config.factor, self.config.size
+        windows = []
+        while len(windows) < size:
+            scene = self.scenes[int(rng.choice(len(self.scenes), p=self.chances))]
+            low = scene.pad - scene.margin
+            spans = [(length + 2 * scene.margin - n) // s for length in scene.shape]
+            row, column = (low + s * int(rng.integers(span + 1)) for span in spans)
+            drawn = window(scene, row, column, self.config, rng)
+            if drawn[-1] is not None and drawn[-1].mean() > 0.1:
+                windows.append(self._relight(self._turn(drawn, rng), rng))
+        fine, middle, coarse, sigma, target, weight = (
+            None if parts[0] is None else torch.from_numpy(np.stack(parts)) for parts in zip(*windows, strict=True)
+        )
+        if fine is None or coarse is None or sigma is None or target is None or weight is None:
+            raise AssertionError("a window always has guides, coarse bands and a target")
+        return Batch(fine=fine, middle=middle, coarse=coarse, sigma=sigma, target=target, weight=weight[:, None])
+
+    @staticmethod
+    def _turn(drawn: tuple[Floats | None, ...], rng: Generator) -> tuple[Floats | None, ...]:
+        quarter, flip = int(rng.integers(4)), bool(rng.integers(2))
+
+        def turn(array: Floats | None) -> Floats | None:
+            if array is None or array.ndim < 2:
+                return array
+            turned = np.rot90(array, quarter, axes=(-2, -1))
+            return np.ascontiguousarray(turned[..., ::-1] if flip else turned)
+
+        return tuple(turn(array) for array in drawn)
+
+    def _relight(self, drawn: tuple[Floats | None, ...], rng: Generator) -> tuple[Floats | None, ...]:
+        fine, middle, coarse, sigma, target, weight = drawn
+        common = np.exp(rng.normal(0, self.config.gain)) / SCALE
+
+        def gains(bands: Floats) -> Floats:
+            return (common * np.exp(rng.normal(0, self.config.band_gain, len(bands)))).astype(np.float32)[:, None, None]
+
+        if fine is None or coarse is None or target is None:
+            raise AssertionError("a window always has guides, coarse bands and a target")
+        of_target = gains(target)
+        lit_middle = None if middle is None else middle * gains(middle)
+        return fine * gains(fine), lit_middle, coarse * of_target, sigma, target * of_target, weight

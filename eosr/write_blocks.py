@@ -1,0 +1,177 @@
+"""A Dataset cut into blocks that any dask scheduler can write side by side, each with a marker when it is done."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+import zarr
+from dask.base import compute_as_if_collection, tokenize
+
+from eosr import __version__
+from eosr.errors import GridError, OutputError
+from eosr.write_layout import Layer, Progress, as_json, jsonable
+
+#: Pixels of a block along one side, by resolution group, for Datasets that are not chunked: 6:3:1.
+DEFAULT_BLOCK = {10: 1536, 20: 768, 60: 256}
+#: Index of a block along each dimension.
+Block = tuple[int, ...]
+
+
+def prepared(ds: xr.Dataset, layers: dict[int, Layer]) -> xr.Dataset:
+    """Chunk what is not chunked, and make attributes and encodings what the file shall hold."""
+    ds = ds.copy()
+    ds.attrs = jsonable(ds.attrs)
+    for group, layer in layers.items():
+        side = DEFAULT_BLOCK.get(group, 1536)
+        for name in layer.names:
+            band = ds[name] if ds[name].chunks else ds[name].chunk({f"y{group}": side, f"x{group}": side})
+            band = band if "time" not in band.dims or ds[name].chunks else band.chunk(time=1)
+            nodata = 0 if band.dtype == "uint16" else None
+            band.attrs = jsonable(
+                {key: v for key, v in band.attrs.items() if key not in ("grid_mapping", "_FillValue")}
+            )
+            band.attrs |= {} if nodata is None else {"nodata": nodata}
+            band.encoding = {"grid_mapping": f"spatial_ref{group}"}
+            ds[name] = band
+        # A window taken with .isel keeps the GeoTransform of the whole; the coordinates tell the truth.
+        mapping = ds[f"spatial_ref{group}"]
+        ds = ds.assign_coords({f"spatial_ref{group}": mapping.assign_attrs(GeoTransform=layer.geotransform)})
+    return ds
+
+
+def blocks_of(ds: xr.Dataset, layers: dict[int, Layer]) -> list[Block]:
+    """Return the indices of all blocks, once every chunk is even and the chunks of all groups nest."""
+    reference: dict[str, tuple[tuple[int, ...], str]] = {}
+    for group, layer in layers.items():
+        for name in layer.names:
+            for dim, chunks in zip(ds[name].dims, ds[name].data.chunks, strict=True):
+                axis, unit = str(dim).rstrip("0123456789"), 1 if dim == "time" else group
+                if any(chunk != chunks[0] for chunk in chunks[:-1]) or chunks[-1] > chunks[0]:
+                    raise _misaligned(f"the chunks of {name} along {dim} are uneven: {_short(chunks)}", layers)
+                lengths = tuple(chunk * unit for chunk in chunks)
+                known, first = reference.setdefault(axis, (lengths, f"{name} {_short(chunks)}"))
+                if known != lengths:
+                    told = (
+                        f"along {axis}, the chunks of {first} and {name} {_short(chunks)} do not cover the same ground"
+                    )
+                    raise _misaligned(told, layers)
+    band = ds[next(iter(ds.data_vars))]
+    return list(itertools.product(*(range(count) for count in band.data.numblocks)))
+
+
+def _short(chunks: tuple[int, ...]) -> str:
+    return str(chunks) if len(chunks) <= 4 else f"({chunks[0]}, {chunks[1]}, ..., {chunks[-1]})"
+
+
+def _misaligned(what: str, layers: dict[int, Layer]) -> GridError:
+    sizes = {f"{axis}{group}": DEFAULT_BLOCK.get(group, 1536) for group in layers for axis in "yx"}
+    return GridError(f"{what}, so blocks cannot be written side by side. Rechunk 6:3:1, e.g. ds.chunk({sizes}).")
+
+
+def fingerprint_of(ds: xr.Dataset) -> dict[str, Any]:
+    """Return what tells one input from another, part by part, as plain JSON; data are known by their dask names."""
+
+    def digest(*values: Any) -> str:
+        return hashlib.sha256(as_json(values).encode()).hexdigest()[:16]
+
+    def shape(variable: xr.DataArray) -> list[Any]:
+        return [list(map(str, variable.dims)), list(variable.shape), str(variable.dtype), variable.chunks]
+
+    coords = {str(name): tokenize(np.asarray(ds[name].values)) for name in ds.coords}
+    return {
+        "version of eosr": __version__,
+        "bands, shapes, types or chunks": digest({str(name): shape(ds[name]) for name in ds.data_vars}),
+        "coordinates": digest(coords, {str(name): ds[name].attrs for name in ds.coords}),
+        "attributes": digest(ds.attrs, {str(name): ds[name].attrs for name in ds.data_vars}),
+        "dask names": digest({str(name): tokenize(ds[name].data) for name in ds.data_vars}),
+    }
+
+
+def _write_block(*arrays: np.ndarray, part: Path, done: Path, names: tuple[str, ...], run: str, block_id: Block) -> Any:
+    """Write one block of every band, then its marker; runs in a dask worker. ``run`` keeps dask names unique."""
+    del run
+    for name, array in zip(names, arrays, strict=True):
+        target = zarr.open_array(store=part / name, mode="r+")
+        if array.dtype != target.dtype:
+            gaps = int(np.isnan(array).sum()) if array.dtype.kind == "f" else 0
+            raise OutputError(
+                f"block {block_id} of {name} is {array.dtype} with {gaps} NaN, but {target.dtype} was declared, and a "
+                f"cast would change it silently. Replace NaN and convert: .fillna(0).round().astype('{target.dtype}')."
+            )
+        starts = tuple(index * chunk for index, chunk in zip(block_id, target.chunks, strict=True))
+        stops = tuple(min(a + chunk, size) for a, chunk, size in zip(starts, target.chunks, target.shape, strict=True))
+        expected = tuple(stop - start for start, stop in zip(starts, stops, strict=True))
+        if array.shape != expected:
+            raise OutputError(
+                f"block {block_id} of {name} is {array.shape} and its chunk {expected}. Check chunks= of its function."
+            )
+        target[tuple(map(slice, starts, stops))] = array
+    (done / ".".join(map(str, block_id))).touch()
+    return np.ones((1,) * len(block_id), dtype="uint8")
+
+
+def write_blocks(ds: xr.Dataset, part: Path, done: Path, missing: list[Block]) -> None:
+    """Compute the missing blocks of every band into the store ``part``, with one marker each in the folder ``done``."""
+    if not missing:
+        return
+    arrays = [ds[name].data for name in ds.data_vars]
+    marks = da.map_blocks(
+        _write_block, *arrays, part=part, done=done, names=tuple(map(str, ds.data_vars)), run=uuid.uuid4().hex,
+        dtype="uint8", meta=np.empty((0,) * arrays[0].ndim, "uint8"),
+        chunks=tuple((1,) * count for count in arrays[0].numblocks),
+    )  # fmt: skip
+    # One graph of the missing blocks only: what two blocks share (halos) is computed once, what none needs is culled.
+    compute_as_if_collection(da.Array, marks.__dask_graph__(), [(marks.name, *block) for block in missing])
+
+
+@contextmanager
+def reporting(progress: Progress, count: Callable[[], int], total: int, what: str = "writing blocks") -> Iterator[None]:
+    """Tell (done, total) twice a second from what is on disk: it is the same under every dask scheduler."""
+    if not progress:
+        yield
+        return
+    with _bar(progress, what) as tell:
+        stop, told = threading.Event(), [-1]
+
+        def look() -> None:
+            now = count()
+            if now != told[0]:
+                told[0] = now
+                tell(now, total)
+
+        def watch() -> None:
+            while not stop.wait(0.5):
+                look()
+
+        look()
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            watcher.join()
+            look()
+
+
+@contextmanager
+def _bar(progress: Progress, what: str) -> Iterator[Callable[[int, int], object]]:
+    if callable(progress):
+        yield progress
+        return
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    with Bar(console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,0 +1,289 @@
+"""Dataset or Zarr -> one Cloud-Optimised GeoTIFF per band and time, window by window, checked before it appears.
+
+While a run is unfinished, all of it lies in one hidden folder, ``.eosr-<fingerprint>.part``, inside the output folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import rasterio
+import rasterio.shutil
+import xarray as xr
+import zarr
+from rasterio.errors import RasterioError
+from rasterio.windows import Window
+
+from eosr import __version__
+from eosr.bands import QUANTIFICATION
+from eosr.errors import OutputError
+from eosr.write_blocks import fingerprint_of, prepared, reporting
+from eosr.write_layout import (
+    FULL,
+    Layer,
+    Progress,
+    as_json,
+    attrs_at,
+    check_absent,
+    check_folder,
+    jsonable,
+    labels_of,
+    layers_of,
+    local_path,
+    spectral,
+    times_of,
+)
+from eosr.write_zarr import COMPRESSED, to_zarr
+
+#: Side of an internal tile [pixels].
+TILE = 512
+#: Rows and columns that are read from the Zarr at once [pixels].
+WINDOW = 1536
+#: GDAL's block cache [MB]; its default is 5 % of the memory of the machine.
+CACHE_MB = 128
+#: Pixels of an image with all its overviews per pixel of the image: 1 + 1/4 + 1/16 + ...
+WITH_OVERVIEWS = 4 / 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """One file to make."""
+
+    path: Path
+    band: str
+    layer: Layer
+    #: Index along time, or None where there is no such dimension.
+    index: int | None
+    dtype: str
+    tags: Mapping[str, str]
+    scale: float
+    offset: float
+
+    @property
+    def nodata(self) -> float:
+        return 0 if self.dtype == "uint16" else float("nan")
+
+
+def to_cog(
+    source: xr.Dataset | str | Path,
+    folder: str | Path,
+    *,
+    overwrite: bool = False,
+    prefix: str | None = None,
+    overviews: Literal["average", "nearest"] = "average",
+    progress: Progress = None,
+) -> list[Path]:
+    """Write every band and time as a Cloud-Optimised GeoTIFF on its own grid, and return the paths.
+
+    Parameters
+    ----------
+    source : Dataset or path
+        A Dataset (it is computed into a temporary Zarr first, block by block), or the path of a store that `to_zarr`
+        made, which is read in place.
+    folder : path
+        Where the files go, named ``<item id, or date>_<band>_<pixel size>m.tif``.
+    overwrite : bool
+        Replace files of these names, each once its successor is complete.
+    prefix : str, optional
+        Begin the names with this instead of the item's id; with several times the date is appended.
+    overviews : str
+        How overviews are made: the mean of the valid pixels, or every second pixel (no new values).
+    progress : callable or bool, optional
+        Called with (done, total), for the blocks of the temporary Zarr and then for the files; True shows a bar.
+
+    Returns
+    -------
+    list of Path
+        By time, then in spectral order.
+
+    Raises
+    ------
+    OutputError
+        If a file exists, the folder is not writable, the space does not suffice, or a file does not read back equal.
+    GridError
+        As `to_zarr`.
+
+    Notes
+    -----
+    Deflate with predictor 2 (3 for float32), tiles of 512, nodata 0 (NaN for float32). Scale and offset turn the stored
+    digital numbers into reflectance [1], and GIS programs apply them. Tags hold the attributes of the Dataset as JSON.
+    A killed run of the same input goes on. Memory does not grow with the size of the image.
+    """
+    if overviews not in ("average", "nearest"):
+        raise OutputError(f'overviews={overviews!r} is not known. Use "average" or "nearest".')
+    target = local_path(folder)
+    ds = _opened(source)
+    layers = layers_of(ds)
+    fingerprint = hashlib.sha256(as_json([fingerprint_of(prepared(ds, layers)), overviews]).encode()).hexdigest()[:12]
+    jobs = _jobs(ds, layers, target, prefix, fingerprint)
+    work = target / f".eosr-{fingerprint}.part"
+    finished = {job.path for job in jobs if work.is_dir() and _made_by(job.path, fingerprint)}
+    if not overwrite:
+        check_absent([job.path for job in jobs if job.path not in finished])
+    raw = [_bytes(job) for job in jobs if job.path not in finished]
+    store = local_path(source) if isinstance(source, str | Path) else work / "source.zarr"
+    temporary = 0 if store.exists() else COMPRESSED * sum(ds[name].nbytes for name in ds.data_vars)
+    check_folder(target, int(COMPRESSED * sum(raw) * WITH_OVERVIEWS + temporary + 2 * max(raw, default=0)))
+    work.mkdir(exist_ok=True)
+    if not store.exists():
+        to_zarr(ds, store, progress=progress)
+    count = [len(finished)]
+    with reporting(progress, lambda: count[0], len(jobs), "writing files"):
+        for job in (job for job in jobs if job.path not in finished):
+            with _failures_told(job):
+                _write(job, zarr.open_array(store=store / job.band, mode="r"), work, overviews)
+            count[0] += 1
+    shutil.rmtree(work)
+    return [job.path for job in jobs]
+
+
+def _opened(source: xr.Dataset | str | Path) -> xr.Dataset:
+    if isinstance(source, xr.Dataset):
+        return source
+    path = local_path(source)
+    if not (path / "zarr.json").is_file():
+        raise OutputError(f"{path} is no finished Zarr store. Give the path that eosr.to_zarr returned, or a Dataset.")
+    return xr.open_zarr(path, decode_coords="all")
+
+
+def _jobs(ds: xr.Dataset, layers: Mapping[int, Layer], target: Path, prefix: str | None, mark: str) -> list[_Job]:
+    times, labels = times_of(ds), labels_of(ds)
+    if prefix is not None:
+        if not re.fullmatch(r"[\w.-]+", prefix):
+            raise OutputError(
+                f"prefix={prefix!r} cannot begin a file name. Use letters, digits, '_', '-' and '.' only."
+            )
+        dates = labels_of(ds.assign_attrs(item_ids=[]))
+        labels = [prefix] if len(times) == 1 else [f"{prefix}_{date}" for date in dates]
+    layer_of = {name: layer for layer in layers.values() for name in layer.names}
+    jobs = []
+    for index, (time, label) in enumerate(zip(times, labels, strict=True)):
+        attrs = attrs_at(jsonable(ds.attrs), index, len(times))
+        scale, offset = _scaling(attrs, len(times))
+        tags = {
+            "TIFFTAG_SOFTWARE": f"eosr {__version__}",
+            "EOSR_VERSION": __version__,
+            "EOSR_FINGERPRINT": mark,
+            "EOSR_LABEL": label,
+            "EOSR_TIME": "" if time is None else time.isoformat(),
+            "EOSR_ATTRS": as_json(attrs),
+        }
+        for band in spectral(ds.data_vars):
+            layer = layer_of[band]
+            name = f"{label}_{band}_{layer.gsd:g}m.tif"
+            jobs.append(
+                _Job(
+                    path=target / name,
+                    band=band,
+                    layer=layer,
+                    index=index if "time" in ds[band].dims else None,
+                    dtype=ds[band].dtype.name,
+                    tags=tags,
+                    scale=scale,
+                    offset=offset,
+                )
+            )
+    return jobs
+
+
+def _scaling(attrs: Mapping[str, Any], count: int) -> tuple[float, float]:
+    """Scale and offset that turn stored numbers into reflectance [1]."""
+    if attrs.get("quantity") == "reflectance":
+        return 1.0, 0.0
+    offset, quantification = attrs.get("radiometric_offset", 0), attrs.get("quantification", QUANTIFICATION)
+    if isinstance(offset, list):
+        raise OutputError(f"radiometric_offset holds {len(offset)} values for {count} times. Keep one per time.")
+    return 1 / quantification, offset / quantification
+
+
+def _bytes(job: _Job) -> int:
+    return int(np.prod(job.layer.shape)) * np.dtype(job.dtype).itemsize
+
+
+def _made_by(path: Path, fingerprint: str) -> bool:
+    """Tell whether a file is a finished one of the same, interrupted run."""
+    if not path.is_file():
+        return False
+    try:
+        with rasterio.open(path) as file:
+            return bool(file.tags().get("EOSR_FINGERPRINT") == fingerprint)
+    except RasterioError:
+        return False
+
+
+def _write(job: _Job, data: zarr.Array[Any], work: Path, overviews: str) -> None:
+    """Pixels into a plain tiled GeoTIFF, that into a COG, the COG compared with the pixels, then put in its place."""
+    plain, cog = work / f"{job.path.stem}.plain.tif", work / job.path.name
+    # The COG driver of GDAL only copies; it makes the overviews itself and lays them out in front of the pixels.
+    options = {
+        "COMPRESS": "DEFLATE", "PREDICTOR": "STANDARD" if job.dtype == "uint16" else "FLOATING_POINT", "LEVEL": 6,
+        "BLOCKSIZE": TILE, "OVERVIEWS": "IGNORE_EXISTING", "OVERVIEW_RESAMPLING": overviews.upper(),
+        "BIGTIFF": "IF_SAFER", "NUM_THREADS": "ALL_CPUS",
+    }  # fmt: skip
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_MB):
+        _write_plain(job, data, plain)
+        rasterio.shutil.copy(plain, cog, driver="COG", **options)
+        _check(job, data, cog)
+    plain.unlink()
+    os.replace(cog, job.path)
+
+
+def _windows(job: _Job) -> Iterator[tuple[slice, slice]]:
+    rows, columns = job.layer.shape
+    for top in range(0, rows, WINDOW):
+        for left in range(0, columns, WINDOW):
+            yield slice(top, min(top + WINDOW, rows)), slice(left, min(left + WINDOW, columns))
+
+
+def _read(job: _Job, data: zarr.Array[Any], window: tuple[slice, slice]) -> np.ndarray:
+    return np.asarray(data[window if job.index is None else (job.index, *window)])
+
+
+def _write_plain(job: _Job, data: zarr.Array[Any], path: Path) -> None:
+    height, width = job.layer.shape
+    with rasterio.open(
+        path, "w", driver="GTiff", height=height, width=width, count=1, dtype=job.dtype, nodata=job.nodata,
+        crs=job.layer.crs, transform=job.layer.transform, tiled=True, blockxsize=TILE, blockysize=TILE,
+        BIGTIFF="IF_SAFER", SPARSE_OK=True,
+    ) as file:  # fmt: skip
+        file.descriptions = (job.band,)
+        file.scales, file.offsets = (job.scale,), (job.offset,)
+        file.units = ("reflectance",)
+        file.update_tags(**job.tags)
+        for rows, columns in _windows(job):
+            file.write(_read(job, data, (rows, columns)), 1, window=Window.from_slices(rows, columns))
+
+
+def _check(job: _Job, data: zarr.Array[Any], path: Path) -> None:
+    """Compare all pixels: GDAL may report a full disk only on closing, where rasterio does not raise."""
+    with rasterio.open(path) as file:
+        for rows, columns in _windows(job):
+            stored = file.read(1, window=Window.from_slices(rows, columns))
+            if not np.array_equal(stored, _read(job, data, (rows, columns)), equal_nan=job.dtype == "float32"):
+                raise OutputError(
+                    f"{job.path.name} does not read back as it was written (row {rows.start} on), so it was "
+                    "not put in its place. Check the free space of the disk and call to_cog again."
+                )
+
+
+@contextmanager
+def _failures_told(job: _Job) -> Iterator[None]:
+    try:
+        yield
+    except OutputError:
+        raise
+    except (OSError, RasterioError) as error:
+        full = isinstance(error, OSError) and error.errno in FULL
+        cause = "the disk is full" if full else str(error) or type(error).__name__
+        raise OutputError(
+            f"{job.path} could not be written: {cause}. Finished files are kept; free some space and call to_cog again."
+        ) from error

@@ -1,0 +1,141 @@
+"""Offsets and reflectance: the order of the steps, and which statement is believed."""
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+import xarray as xr
+
+from eosr.errors import RadiometryError
+from eosr.grid import from_arrays
+from eosr.radiometry import check_offset, offset_of, offsets, to_digital_numbers, to_reflectance
+
+GRID = {"transform": (10, 0, 600000, 0, -10, 5000040), "crs": 32632, "level": "L2A"}
+
+
+def scene(values, offset=-1000, **bands):
+    arrays = {"B02": np.asarray(values, np.uint16), **bands}
+    return from_arrays(arrays, radiometric_offset=offset, **GRID)
+
+
+@pytest.mark.parametrize(
+    ("baseline", "declared", "applied", "expected"),
+    [
+        ("02.12", None, None, 0),
+        ("02.12", -1000, None, 0),  # Earth Search repeats -0.1 for old scenes
+        ("03.01", -1000, False, 0),
+        ("04.00", None, None, -1000),
+        ("05.11", None, None, -1000),
+        ("05.11", -1000, None, -1000),
+        ("05.11", 0, None, 0),  # a harmonised copy that says so
+        ("05.11", -1000, True, 0),
+        ("05.11", 0, False, -1000),
+        ("", -1000, None, -1000),
+        ("", 0, None, 0),
+        ("", None, True, 0),
+    ],
+)
+def test_automatic_offset(baseline, declared, applied, expected):
+    assert offset_of(baseline, declared=declared, applied=applied).value == expected
+
+
+@pytest.mark.parametrize(("policy", "expected"), [("none", 0), (-1000, -1000), (0, 0), ("-1000", -1000), (37.0, 37)])
+def test_explicit_offset_overrules_all_metadata(policy, expected):
+    assert offset_of("05.11", declared=-500, applied=True, policy=policy).value == expected
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [
+        ("maybe", "offset='maybe' is no policy. Use 'auto', 'none' or a number"),
+        (-0.1, "offset=-0.1 is no whole number of DN"),
+        (True, "offset=True is no whole number"),
+        (float("nan"), "offset=nan is no whole number"),
+    ],
+)
+def test_unknown_policy_is_refused(policy, message):
+    with pytest.raises(RadiometryError, match=message):
+        offset_of("05.11", policy=policy)
+
+
+def test_baseline_that_is_no_number_is_refused():
+    with pytest.raises(RadiometryError, match=r"processing baseline 'new' of item x is no number like '05.11'"):
+        offset_of("new", where="item x")
+
+
+def test_nodata_is_masked_before_the_offset_negatives_and_saturation_stay():
+    # (0: nodata) (1000 - 1000) / 1e4 = 0; (900 - 1000) / 1e4 = -0.01; (65535 - 1000) / 1e4 = 6.4535
+    reflectance = to_reflectance(scene([[0, 1000], [900, 65535]]))["B02"]
+    assert reflectance.dtype == np.float32
+    np.testing.assert_allclose(reflectance, [[np.nan, 0.0], [-0.01, 6.4535]], rtol=1e-6)
+    assert reflectance.attrs["units"] == "1"
+    assert reflectance.encoding["grid_mapping"] == "spatial_ref10"
+
+
+def test_offsets_that_differ_in_time_are_applied_image_by_image():
+    images = {"B02": np.full((2, 1, 1), 2000, np.uint16)}
+    ds = from_arrays(images, time=["2021-01-01", "2023-01-01"], radiometric_offset=[0, -1000], **GRID)
+    np.testing.assert_allclose(to_reflectance(ds)["B02"].values.ravel(), [0.2, 0.1], rtol=1e-6)
+    assert to_reflectance(ds)["B02"].dims == ("time", "y10", "x10")
+
+
+def test_reflectance_goes_back_to_the_same_digital_numbers():
+    ds = scene(np.arange(60).reshape(6, 10) * 1000)
+    xr.testing.assert_identical(to_digital_numbers(to_reflectance(ds)), ds)
+
+
+def test_a_valid_pixel_never_becomes_nodata_on_the_way_back():
+    reflectance = to_reflectance(scene([[1000, 1]]))
+    reflectance["B02"][0, 0] = -0.2  # -2000 + 1000 DN: below what uint16 can hold
+    assert to_digital_numbers(reflectance)["B02"].values.tolist() == [[1, 1]]
+
+
+def test_floating_digital_numbers_keep_their_nan_and_their_zero():
+    ds = scene([[0, 5]])
+    ds["B02"] = ds["B02"].astype(np.float32).copy(data=np.array([[np.nan, 0.0]], np.float32))
+    np.testing.assert_allclose(to_reflectance(ds)["B02"], [[np.nan, -0.1]])
+
+
+def test_reflectance_stays_lazy():
+    ds = scene(da.ones((6, 6), dtype=np.uint16, chunks=3))
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("computed")
+
+    with dask.config.set(scheduler=refuse):
+        lazy = to_reflectance(from_arrays({"B02": da.ones((6, 6), dtype=np.uint16)}, radiometric_offset=0, **GRID))
+    assert lazy["B02"].chunks is not None
+    assert ds is not None
+
+
+def test_reflectance_is_not_converted_twice_and_needs_a_recorded_offset():
+    ds = scene([[1]])
+    with pytest.raises(RadiometryError, match="holds reflectance already"):
+        to_reflectance(to_reflectance(ds))
+    with pytest.raises(RadiometryError, match="does not hold reflectance"):
+        to_digital_numbers(ds)
+    del ds.attrs["radiometric_offset"]
+    with pytest.raises(RadiometryError, match=r"no attribute radiometric_offset. Set it: ds.attrs"):
+        to_reflectance(ds)
+    ds.attrs["radiometric_offset"] = [0, -1000]
+    with pytest.raises(RadiometryError, match="holds 2 numbers for no times"):
+        offsets(ds)
+
+
+def test_forgetting_the_offset_would_flatter_sre_by_three_decibels():
+    # science.md 8.3: 20 log10((mu + 1000) / mu) at mu = 2300 is 3.1 dB
+    assert 20 * np.log10((2300 + 1000) / 2300) == pytest.approx(3.1, abs=0.05)
+    ds = scene([[3300]])
+    assert float(to_reflectance(ds)["B02"][0, 0]) == pytest.approx(0.23)
+
+
+def test_offset_that_the_pixels_contradict_is_found():
+    dark = np.full((30, 30), 3000, np.uint16)
+    dark[0, :5] = 200
+    check_offset(scene(np.ones((60, 60)), offset=0, B12=dark))
+    with pytest.raises(
+        RadiometryError, match=r"permille of the pixels of B12 lies below .* Open the scene with offset=0"
+    ):
+        check_offset(scene(np.ones((60, 60)), offset=-1000, B12=dark))
+    dark[0, :5] = 0  # nodata, not darkness
+    check_offset(scene(np.ones((60, 60)), offset=-1000, B12=dark))

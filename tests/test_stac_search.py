@@ -1,0 +1,178 @@
+"""Where items come from: a real API server, static catalogues, files, pystac objects; and what is no source."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pystac
+import pytest
+from conftest import LEFT, TOP, lonlat_box, write_scene
+from range_server import serve
+
+from eosr.errors import SourceError
+from eosr.stac import by_tile, find_items, open_stac
+
+
+@pytest.fixture(scope="module")
+def catalogue(tmp_path_factory):
+    """Ten items (five days of two tiles, cloud cover 0..40 %) as dicts, item collection, static catalogue."""
+    root = tmp_path_factory.mktemp("catalogue")
+    scenes = [write_scene(root / "a", size=60), write_scene(root / "b", size=60, left=600000.0)]
+    items = [
+        scene.item(
+            "v11", ident=f"{tile}_{day}", datetime=f"2023-06-{day:02}T10:15:00Z",
+            **{"s2:mgrs_tile": tile, "eo:cloud_cover": float(day)},
+        )
+        for scene, tile in zip(scenes, ("32TQM", "32TPM"), strict=True)
+        for day in (1, 11, 21, 30, 29)
+    ]  # fmt: skip
+    (root / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": items}))
+    extent = pystac.Extent(pystac.SpatialExtent([[-180, -90, 180, 90]]), pystac.TemporalExtent([[None, None]]))
+    top = pystac.Catalog("top", "a static catalogue")
+    for name in ("sentinel-2-l2a", "other"):
+        collection = pystac.Collection(name, name, extent, license="other")
+        top.add_child(collection)
+        if name == "sentinel-2-l2a":
+            collection.add_items([pystac.Item.from_dict(item) for item in items])
+    top.normalize_and_save(str(root / "static"), pystac.CatalogType.SELF_CONTAINED)
+    return root
+
+
+@pytest.fixture(scope="module")
+def api(catalogue):
+    """A real STAC API server; its memory backend has no query extension."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    program = Path(sys.executable).parent / "rustac"
+    server = subprocess.Popen(
+        [program, "serve", "--create-collections", "--addr", f"127.0.0.1:{port}", catalogue / "items.json"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    for _ in range(200):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        time.sleep(0.05)
+    yield f"http://127.0.0.1:{port}"
+    server.terminate()
+    server.wait(10)
+
+
+def sources(kind, catalogue, request):
+    features = json.loads((catalogue / "items.json").read_text())["features"]
+    return {
+        "api": lambda: request.getfixturevalue("api"),
+        "static": lambda: catalogue / "static" / "catalog.json",
+        "file": lambda: str(catalogue / "items.json"),
+        "dict": lambda: {"type": "FeatureCollection", "features": features},
+        "list": lambda: features,
+        "pystac items": lambda: [pystac.Item.from_dict(item) for item in features],
+        "pystac collection": lambda: pystac.ItemCollection(features),
+        "pystac catalogue": lambda: pystac.Catalog.from_file(str(catalogue / "static" / "catalog.json")),
+    }[kind]()
+
+
+KINDS = ["api", "static", "file", "dict", "list", "pystac items", "pystac collection", "pystac catalogue"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_source_opens_the_same_images(kind, catalogue, request):
+    source = sources(kind, catalogue, request)
+    ds = open_stac(
+        source, collection="sentinel-2-l2a", datetime="2023-06-05/2023-06-29", max_cloud_cover=25,
+        query={"s2:mgrs_tile": {"eq": "32TQM"}},
+    )  # fmt: skip
+    assert ds.attrs["item_ids"] == ["32TQM_11", "32TQM_21"]
+    np.testing.assert_array_equal(ds["B02"].values[0], ds["B02"].values[1])
+    assert int(ds["B02"].values.min()) > 0
+
+
+@pytest.mark.parametrize("kind", ["api", "static"])
+def test_bbox_searches_and_cuts(kind, catalogue, request):
+    box = lonlat_box(LEFT + 100, TOP - 100, 20)
+    ds = open_stac(sources(kind, catalogue, request), collection="sentinel-2-l2a", bbox=box, datetime="2023-06-01")
+    assert ds.attrs["tile"] == "32TQM"
+    assert ds.sizes["x60"] < 10
+
+
+@pytest.mark.parametrize("kind", ["api", "static"])
+def test_intersects_searches(kind, catalogue, request):
+    west, south, east, north = lonlat_box(600100.0, TOP - 100, 20)
+    ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
+    found = find_items(
+        sources(kind, catalogue, request),
+        collection="sentinel-2-l2a",
+        intersects={"type": "Polygon", "coordinates": [ring]},
+    )
+    assert list(by_tile(found)) == ["32TPM"]
+
+
+@pytest.mark.parametrize("kind", ["api", "static", "list"])
+def test_empty_search_says_what_was_searched(kind, catalogue, request):
+    with pytest.raises(
+        SourceError, match=r"no item found in .* with .*datetime='2020-01-01T.*'lte': 5.*Widen the search"
+    ):
+        open_stac(sources(kind, catalogue, request), collection="sentinel-2-l2a", datetime="2020-01", max_cloud_cover=5)
+
+
+def test_cloud_cover_of_a_server_without_the_query_extension_is_filtered_here(api):
+    found = find_items(api, collection="sentinel-2-l2a", max_cloud_cover=11)
+    assert sorted(item["properties"]["eo:cloud_cover"] for item in found) == [1, 1, 11, 11]
+    found = find_items(api, collection="sentinel-2-l2a", query=["eo:cloud_cover>20", "s2:mgrs_tile=32TPM"])
+    assert sorted(item["id"] for item in found) == ["32TPM_21", "32TPM_29", "32TPM_30"]
+
+
+def test_static_catalogue_over_http_with_relative_hrefs(catalogue):
+    for path in (catalogue / "static").rglob("32T*.json"):
+        item = json.loads(path.read_text())
+        folder = "a" if "32TQM" in path.name else "b"
+        for name, asset in item["assets"].items():
+            asset["href"] = f"../../../{folder}/{name.split('_')[0]}.tif"
+        path.write_text(json.dumps(item))
+    with serve(catalogue) as server:
+        ds = open_stac(f"{server.url}/ok/static/catalog.json", tile="32TPM", datetime="2023-06-11", bands=["B01"])
+        assert int(ds["B01"].values.min()) > 0
+        assert any(path == "/ok/b/B01.tif" for _, path, _ in server.requests)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("not json", "is no JSON .* so no STAC"),
+        ('{"type": "Topology"}', "is no STAC: it holds 'Topology'"),
+        ('{"type": "FeatureCollection", "features": []}', r"no item found in .* with no condition \(0 seen"),
+        ('{"type": "Feature", "id": "x", "properties": {}, "assets": {}}', "item x has no properties"),
+    ],
+)
+def test_file_that_is_no_stac_is_refused(tmp_path, content, message):
+    path = tmp_path / "x.json"
+    path.write_text(content)
+    with pytest.raises(SourceError, match=message):
+        open_stac(path)
+
+
+def test_source_that_does_not_exist_is_refused(tmp_path):
+    with pytest.raises(SourceError, match=r"cannot read .*nowhere.json.*Check the path or address"):
+        open_stac(tmp_path / "nowhere.json")
+    with pytest.raises(SourceError, match=r"cannot read http://127.0.0.1:9/.*Check the path or address"):
+        open_stac("http://127.0.0.1:9/")
+    with pytest.raises(SourceError, match=r"a int is no STAC source. Give a URL, a path"):
+        open_stac(3)
+
+
+@pytest.mark.parametrize(
+    ("search", "message"),
+    [
+        ({"datetime": "yesterday"}, "the search cannot be understood"),
+        ({"max_cloud_cover": 140}, "max_cloud_cover=140 is no percentage"),
+        ({"query": {"eo:cloud_cover": {"below": 3}}}, "query operator 'below' is unknown. Use one of eq, neq"),
+    ],
+)
+def test_search_that_means_nothing_is_refused(written, search, message):
+    with pytest.raises(SourceError, match=message):
+        open_stac(written.item(), **search)

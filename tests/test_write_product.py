@@ -1,0 +1,161 @@
+"""The STAC item of a product: it describes the files as they are, and other programs can read it."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pystac
+import pytest
+import rasterio
+from affine import Affine
+from test_write_zarr import scene
+
+import eosr
+from eosr.errors import OutputError
+from eosr.stac import open_stac
+from eosr.write import to_cog, to_stac_item, to_stac_items, to_zarr
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """COGs and the item of a sharpened scene."""
+    path = tmp_path_factory.mktemp("product")
+    ds = scene(sharpened=True).assign_attrs(weights=["s2sr-20m sha256:0123"], method="s2x")
+    paths = to_cog(ds, path)
+    to_stac_item(ds, paths, derived_from=["https://example.org/S2B_T32_0.json"])
+    return path
+
+
+@pytest.fixture
+def item(folder):
+    return json.loads((folder / "S2B_T32_0_eosr.json").read_text())
+
+
+def test_every_asset_says_what_its_file_says(folder, item):
+    assert list(item["assets"]) == ["B01", "B02", "B05", "B08", "B8A"]
+    for name, asset in item["assets"].items():
+        with rasterio.open(folder / asset["href"]) as file:
+            assert asset["proj:shape"] == list(file.shape)
+            assert Affine(*asset["proj:transform"]) == file.transform
+            assert asset["proj:code"] == f"EPSG:{file.crs.to_epsg()}"
+            assert (asset["raster:scale"], asset["raster:offset"]) == (file.scales[0], file.offsets[0]) == (1e-4, -0.1)
+            assert (asset["data_type"], asset["nodata"]) == (file.dtypes[0], file.nodata) == ("uint16", 0)
+        assert asset["bands"][0]["name"] == name
+    assert item["assets"]["B8A"]["bands"][0] == {
+        "name": "B8A", "eo:common_name": "nir08", "eo:center_wavelength": 0.8647, "eo:full_width_half_max": 0.021,
+    }  # fmt: skip
+
+
+def test_properties_tell_what_made_it_from_what(item):
+    properties = item["properties"]
+    assert properties["datetime"] == "2023-06-06T10:00:00Z"
+    assert properties["platform"] == "sentinel-2b"
+    assert properties["s2:processing_baseline"] == "05.09"
+    assert (properties["s2:product_type"], properties["processing:level"]) == ("S2MSI2A", "L2A")
+    assert properties["processing:software"] == {"eosr": eosr.__version__}
+    assert properties["processing:lineage"] == (
+        f'S2B_T32_0 sharpened to 10 m by eosr {eosr.__version__} (method: "s2x"; weights: ["s2sr-20m sha256:0123"]).'
+    )
+    assert properties["eosr:sharpened"] is True
+    assert properties["eosr:derived_from"] == ["S2B_T32_0"]
+    assert properties["eosr:provenance"]["weights"] == ["s2sr-20m sha256:0123"]
+    assert [link["href"] for link in item["links"]] == ["https://example.org/S2B_T32_0.json"]
+
+
+def test_the_footprint_is_where_proj_says(item):
+    # UTM 32N, easting 500040 m: 40 m east of the meridian 9 E; 5200020 m north / 110.7 km a degree is near 46.95 N.
+    left, bottom, right, top = item["bbox"]
+    assert left == pytest.approx(9 + 40 / 76_000, abs=1e-4)
+    assert right - left == pytest.approx(3600 / 76_000, rel=0.02)
+    assert top - bottom == pytest.approx(2400 / 111_170, rel=0.02)
+    assert 46.9 < bottom < 47
+    ring = np.array(item["geometry"]["coordinates"][0])
+    np.testing.assert_allclose([*ring.min(axis=0), *ring.max(axis=0)], item["bbox"], atol=2e-5)
+
+
+def test_pystac_reads_it_and_finds_the_files(folder):
+    item = pystac.Item.from_file(str(folder / "S2B_T32_0_eosr.json"))
+    for asset in item.assets.values():
+        with rasterio.open(asset.get_absolute_href()) as file:
+            assert file.count == 1
+    assert item.datetime.isoformat() == "2023-06-06T10:00:00+00:00"
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+def test_open_stac_reads_a_sharpened_product_back_bit_for_bit(tmp_path, dtype):
+    ds = scene(dtype=dtype, sharpened=True, times=2)
+    items = to_stac_items(ds, to_cog(ds, tmp_path))
+    back = open_stac(items)
+    assert set(back.data_vars) == set(ds.data_vars)
+    for name, band in ds.data_vars.items():
+        assert back[name].dims == band.dims
+        assert back[name].dtype == band.dtype
+        np.testing.assert_array_equal(back[name].values.view("u1"), band.values.view("u1"))
+    np.testing.assert_array_equal(back.time.values, ds.time.values)
+    np.testing.assert_array_equal(back.x10.values, ds.x10.values)
+    kept = ("level", "platform", "processing_baseline", "radiometric_offset", "nodata", "quantification")
+    assert {key: back.attrs[key] for key in kept} == {key: ds.attrs[key] for key in kept}
+    one = open_stac(str(tmp_path / f"{items[1].id}.json"), bands=["B05"])
+    np.testing.assert_array_equal(one["B05"].values[0], ds["B05"].values[1])
+
+
+def test_a_scene_on_its_native_grids_is_not_called_sharpened(tmp_path):
+    ds = scene()
+    store = to_zarr(ds, tmp_path / "x.zarr")
+    item = to_stac_item(ds, to_cog(store, tmp_path / "cog"), id="mine", zarr=store).to_dict()
+    assert item["properties"]["eosr:sharpened"] is False
+    assert [item["assets"][band]["proj:transform"][0] for band in ("B02", "B05", "B01")] == [10, 20, 60]
+    raw = json.loads((tmp_path / "cog" / "mine.json").read_text())
+    assert raw["assets"]["zarr"]["href"] == "../x.zarr"
+
+
+def test_float_nodata_is_valid_json(tmp_path):
+    to_stac_item(None, to_cog(scene(dtype="float32"), tmp_path))
+    text = (tmp_path / "S2B_T32_0_eosr.json").read_text()
+    assert "NaN" not in text
+    assert json.loads(text)["assets"]["B05"]["nodata"] == "nan"
+
+
+def test_several_times_give_several_items(tmp_path):
+    ds = scene(times=2).assign_attrs(radiometric_offset=[-1000, 0])
+    paths = to_cog(ds, tmp_path)
+    with pytest.raises(OutputError, match=r"the files hold 2 times \(S2B_T32_0, S2B_T32_1, ...\)"):
+        to_stac_item(ds, tmp_path)
+    items = to_stac_items(ds, paths)
+    assert [item.id for item in items] == ["S2B_T32_0_eosr", "S2B_T32_1_eosr"]
+    assert [item.assets["B05"].to_dict()["raster:offset"] for item in items] == [-0.1, 0.0]
+    assert [item.properties["eosr:provenance"]["radiometric_offset"] for item in items] == [-1000, 0]
+
+
+def test_an_existing_item_is_kept_unless_overwrite(folder):
+    before = (folder / "S2B_T32_0_eosr.json").read_text()
+    with pytest.raises(OutputError, match=r"S2B_T32_0_eosr.json is already there and was kept"):
+        to_stac_item(None, folder)
+    assert (folder / "S2B_T32_0_eosr.json").read_text() == before
+    to_stac_item(None, folder, id="S2B_T32_0_eosr", overwrite=True)
+
+
+def test_what_cannot_be_described_is_refused(folder, tmp_path):
+    with pytest.raises(OutputError, match=r"holds no \*.tif to describe"):
+        to_stac_item(None, tmp_path)
+    with pytest.raises(OutputError, match="there is no file to describe"):
+        to_stac_item(None, [])
+    (tmp_path / "text.tif").write_text("text")
+    with pytest.raises(OutputError, match=r"text.tif cannot be read"):
+        to_stac_item(None, tmp_path)
+    with pytest.raises(OutputError, match="the files lie in several folders"):
+        to_stac_item(None, [*folder.glob("*B05*.tif"), *to_cog(scene()[["B08"]], tmp_path / "other")])
+    profile = {"driver": "GTiff", "height": 1, "width": 1, "count": 1, "dtype": "uint8", "transform": Affine.scale(10)}
+    with rasterio.open(tmp_path / "text.tif", "w", **profile) as file:
+        file.write(np.zeros((1, 1, 1), "uint8"))
+    with pytest.raises(OutputError, match="has no tag EOSR_ATTRS"):
+        to_stac_item(None, tmp_path)
+    with pytest.raises(OutputError, match="holds bands B8A, which the Dataset does not"):
+        to_stac_item(scene(sharpened=True).drop_vars("B8A"), folder, id="x")
+    timeless = to_cog(scene()[["B05"]].isel(time=0, drop=True), tmp_path / "timeless")
+    with pytest.raises(OutputError, match=r"has no time, which a STAC item needs. Say it: time="):
+        to_stac_item(None, timeless)
+    assert to_stac_item(None, timeless, time="2023-06-06").datetime.isoformat() == "2023-06-06T00:00:00+00:00"
+    with pytest.raises(OutputError, match=r"time=.noon. is no time. Write it as ISO 8601"):
+        to_stac_item(None, timeless, id="x", time="noon")
