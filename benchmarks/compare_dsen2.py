@@ -38,7 +38,9 @@ def dsen2(net, factor):
             padded = torch.from_numpy(np.pad(bands, ((0, 0), (pad, pad), (pad, pad)), mode="symmetric"))[None]
             return functional.interpolate(padded, scale_factor=scale, mode="bilinear", align_corners=False)
 
-        inputs = [torch.from_numpy(np.pad(fine[[2, 1, 0, 3]], ((0, 0), (PAD, PAD), (PAD, PAD)), mode="symmetric"))[None]]
+        inputs = [
+            torch.from_numpy(np.pad(fine[[2, 1, 0, 3]], ((0, 0), (PAD, PAD), (PAD, PAD)), mode="symmetric"))[None]
+        ]
         if middle is not None:
             inputs.append(up(middle, 2, PAD // 2))
         inputs.append(up(coarse, factor, PAD // factor))

@@ -1,1 +1,104 @@
 """`ds.s2sr`: one line per method; the work and its documentation live in the function of the same name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import xarray as xr
+
+from eosr import grid, radiometry, write
+from eosr.degrade import degrade
+from eosr.evaluate import evaluate
+from eosr.superresolve import superresolve
+
+
+@xr.register_dataset_accessor("s2sr")
+class S2SRAccessor:
+    """Sharpen, degrade, score and write a Sentinel-2 Dataset; no logic of its own."""
+
+    def __init__(self, dataset: xr.Dataset) -> None:
+        self._dataset = dataset  # nothing else: xarray caches accessors, and errors raised here are hidden
+
+    def superresolve(
+        self,
+        *,
+        weights: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
+        method: str | None = None,
+        bands: Sequence[str] | None = None,
+        consistency: bool | None = None,
+        degradation: str = "auto",
+        device: str = "auto",
+        dtype: str = "uint16",
+        chunks: int | None = None,
+    ) -> xr.Dataset:
+        """See `eosr.superresolve`."""
+        return superresolve(
+            self._dataset, weights=weights, method=method, bands=bands, consistency=consistency,
+            degradation=degradation, device=device, dtype=dtype, chunks=chunks,
+        )  # fmt: skip
+
+    def degrade(
+        self, factor: int, *, degradation: str = "study", platform: str | None = None, sigma: float | None = None
+    ) -> Any:
+        """See `eosr.degrade`."""
+        return degrade(self._dataset, factor, degradation=degradation, platform=platform, sigma=sigma)
+
+    def evaluate(
+        self,
+        *,
+        weights: str | Path | Sequence[str | Path] | None = None,
+        method: str | None = None,
+        bands: Sequence[str] | None = None,
+        degradation: str = "study",
+        property: Literal["synthesis", "consistency"] = "synthesis",
+        border: int | None = None,
+        mask: xr.DataArray | None = None,
+        consistency: bool | None = None,
+        conventions: Sequence[str] = ("zhang2020",),
+        device: str = "auto",
+    ) -> xr.Dataset:
+        """See `eosr.evaluate`."""
+        return evaluate(
+            self._dataset, weights=weights, method=method, bands=bands, degradation=degradation, property=property,
+            border=border, mask=mask, consistency=consistency, conventions=conventions, device=device,
+        )  # fmt: skip
+
+    def to_reflectance(self) -> xr.Dataset:
+        """See `eosr.radiometry.to_reflectance`."""
+        return radiometry.to_reflectance(self._dataset)
+
+    def at(self, gsd: int) -> xr.Dataset:
+        """See `eosr.grid.at`."""
+        return grid.at(self._dataset, gsd)
+
+    def crop_to_multiple(self, multiple: int = 6) -> xr.Dataset:
+        """See `eosr.grid.crop_to_multiple`."""
+        return grid.crop_to_multiple(self._dataset, multiple)
+
+    def to_zarr(
+        self,
+        path: str | Path,
+        *,
+        overwrite: bool = False,
+        resume: bool | Literal["verify"] = True,
+        progress: write.Progress = None,
+    ) -> Path:
+        """See `eosr.write.to_zarr`."""
+        return write.to_zarr(self._dataset, path, overwrite=overwrite, resume=resume, progress=progress)
+
+    def to_cog(
+        self,
+        folder: str | Path,
+        *,
+        overwrite: bool = False,
+        prefix: str | None = None,
+        overviews: Literal["average", "nearest"] = "average",
+        progress: write.Progress = None,
+    ) -> list[Path]:
+        """See `eosr.write.to_cog`."""
+        return write.to_cog(
+            self._dataset, folder, overwrite=overwrite, prefix=prefix, overviews=overviews, progress=progress
+        )

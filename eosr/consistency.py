@@ -157,9 +157,7 @@ def _project_data(fine: Any, coarse: Any, factor: int, sigma: float) -> Any:
             sizes = _at_least(coarse.shape[axis], max(depth, 256))
         coarse = coarse.rechunk({axis: sizes})
         fine = fine.rechunk({axis: tuple(size * factor for size in sizes)})
-    depths = [
-        {axis: depth * scale if len(fine.chunks[axis]) > 1 else 0 for axis in spatial} for scale in (factor, 1)
-    ]
+    depths = [{axis: depth * scale if len(fine.chunks[axis]) > 1 else 0 for axis in spatial} for scale in (factor, 1)]
 
     def block(fine_block: npt.NDArray[Any], coarse_block: npt.NDArray[Any]) -> npt.NDArray[Any]:
         cut = tuple(slice(depths[0][axis], fine_block.shape[axis] - depths[0][axis]) for axis in spatial)

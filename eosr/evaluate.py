@@ -33,7 +33,7 @@ _BICUBIC: Final = "bicubic"
 #: Attributes of a group's table that ``gsd`` and ``property`` tell already.
 _PER_GROUP: Final = ("fine_gsd", "coarse_gsd")
 #: Attributes of a sharpened Dataset that go into the table, once for each pixel size.
-_PROVENANCE: Final = ("sharpened_by", "weights_sha256", "consistency")
+_PROVENANCE: Final = ("sharpened_by", "sharpening_methods", "weights_sha256", "consistency")
 
 
 def evaluate(

@@ -129,10 +129,15 @@ def read_item(
     name = str(item["id"])
     product = _product(item, properties)
     level = _level(item, properties, product)
-    sharpened = _made_by_eosr(properties)
+    ours = _made_by_eosr(properties)
+    sharpened = ours and properties.get("eosr:sharpened") is True
     epsg, found = _assets(item, properties, sharpened=sharpened, prefer=prefer)
-    wanted = _wanted(name, level, bands, found, sharpened)
+    wanted = _wanted(name, level, bands, found, ours)
     baseline = _baseline(properties, product)
+    if ours and offset == "auto":
+        # What eosr recorded when it made the product overrules every rule: the user may have forced it then.
+        recorded = (properties.get("eosr:provenance") or {}).get("radiometric_offset")
+        offset = recorded if isinstance(recorded, int) else offset
     declared = _declared_offset(item, found, name) if offset == "auto" else None
     return Scene(
         id=name,
@@ -158,9 +163,7 @@ def read_item(
 def _check_item(item: Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(item, Mapping) or item.get("type") != "Feature":
         kind = item.get("type", "no type") if isinstance(item, Mapping) else type(item).__name__
-        raise SourceError(
-            f"a STAC item is a Feature, this is {kind!r}. Give an item, a catalogue or the URL of an API."
-        )
+        raise SourceError(f"a STAC item is a Feature, this is {kind!r}. Give an item, a catalogue or an API's URL.")
     for key in ("id", "properties", "assets"):
         if not item.get(key):
             raise SourceError(
@@ -241,6 +244,7 @@ def _applied(properties: Mapping[str, Any]) -> bool | None:
 
 
 def _made_by_eosr(properties: Mapping[str, Any]) -> bool:
+    """Whether the item is a product of eosr: its pixels may be float32."""
     software = properties.get("processing:software")
     return isinstance(software, Mapping) and "eosr" in software
 
@@ -257,8 +261,8 @@ def _assets(
             continue
         epsg = _epsg(asset, properties, name)
         file = _file(band, key, asset, properties, name, prefer)
-        if file.gsd == (10 if sharpened else BANDS[band].gsd):
-            candidates.setdefault(band, []).append(((*_cost(file.href, asset), key), file, epsg))
+        if file.gsd == BANDS[band].gsd or (sharpened and file.gsd == 10):
+            candidates.setdefault(band, []).append(((file.gsd, *_cost(file.href, asset), key), file, epsg))
     best = {band: min(candidates[band], key=lambda option: option[0]) for band in BANDS if band in candidates}
     if not best:
         keys = ", ".join(map(str, item["assets"]))
@@ -348,9 +352,9 @@ def _raster(asset: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _wanted(
-    name: str, level: str, bands: Sequence[str] | None, found: Mapping[str, Asset], sharpened: bool
+    name: str, level: str, bands: Sequence[str] | None, found: Mapping[str, Asset], ours: bool
 ) -> tuple[str, ...]:
-    if bands is None and sharpened:
+    if bands is None and ours:
         return tuple(found)
     wanted = bands_of(level) if bands is None else check_bands(bands)
     impossible = [band for band in wanted if level not in BANDS[band].levels]
@@ -363,11 +367,9 @@ def _wanted(
             f"item {name} has no asset with {', '.join(missing)} at its native pixel size. "
             f"It has {', '.join(found)}; to go without: bands={there}."
         )
-    wrong = sorted({found[band].dtype for band in wanted} - ({"uint16", "float32"} if sharpened else {"uint16"}))
+    wrong = sorted({found[band].dtype for band in wanted} - ({"uint16", "float32"} if ours else {"uint16"}))
     if wrong:
-        raise RadiometryError(
-            f"item {name} holds {wrong[0]} pixels; digital numbers are uint16. Use the original product."
-        )
+        raise RadiometryError(f"item {name} holds {wrong[0]} pixels, not digital numbers (uint16). Use the original.")
     return wanted
 
 
@@ -376,13 +378,8 @@ def _declared_offset(item: Mapping[str, Any], found: Mapping[str, Asset], name: 
     declared: dict[int, str] = {}
     for band, file in found.items():
         asset = item["assets"][file.key]
-        raster = _raster(asset)
-        scale, offset = (
-            next(
-                (source[key] for source in (asset, raster) for key in (f"raster:{short}", short) if key in source), None
-            )
-            for short in ("scale", "offset")
-        )
+        stated = {key.removeprefix("raster:"): value for key, value in {**_raster(asset), **asset}.items()}
+        scale, offset = stated.get("scale"), stated.get("offset")
         # A scale of 1 with an offset of 0 is what generic tools write into every item: no statement.
         if scale and offset is not None and math.isclose(scale * QUANTIFICATION, 1, rel_tol=1e-6):
             declared.setdefault(round(offset / scale), band)

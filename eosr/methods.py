@@ -135,9 +135,16 @@ def _from_weights(
                 )
         methods.append(
             Method(
-                name=loaded.name, factor=loaded.factor, targets=norm.target_bands, fine_bands=norm.fine_bands,
-                middle_bands=norm.middle_bands, reach=loaded.generator.reach, levels=loaded.levels,
-                degradations=loaded.degradations, path=str(weights_path(source).resolve()), checksum=loaded.checksum,
+                name=loaded.name,
+                factor=loaded.factor,
+                targets=norm.target_bands,
+                fine_bands=norm.fine_bands,
+                middle_bands=norm.middle_bands,
+                reach=loaded.generator.reach,
+                levels=loaded.levels,
+                degradations=loaded.degradations,
+                path=str(weights_path(source).resolve()),
+                checksum=loaded.checksum,
                 device=device,
             )  # fmt: skip
         )

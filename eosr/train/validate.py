@@ -44,9 +44,7 @@ def _degraded(bands: Floats, names: tuple[str, ...], factor: int, operator: str)
     return np.stack(result).astype(np.float32)
 
 
-def rmse_per_scene(
-    method: Method, scenes: list[Scene], factor: int, operator: str
-) -> dict[str, list[float]]:
+def rmse_per_scene(method: Method, scenes: list[Scene], factor: int, operator: str) -> dict[str, list[float]]:
     """RMSE of every band on every scene [DN], by scene."""
     scores = {}
     for scene in scenes:

@@ -117,7 +117,9 @@ def _degrade_bands(bands: Floats, sigmas: npt.NDArray[np.float64], factor: int, 
     return np.stack(result).astype(np.float32)
 
 
-def window(scene: PaddedScene, row: int, column: int, config: WindowConfig, rng: Generator) -> tuple[Floats | None, ...]:
+def window(
+    scene: PaddedScene, row: int, column: int, config: WindowConfig, rng: Generator
+) -> tuple[Floats | None, ...]:
     """One window, degraded: fine, middle, coarse, sigma, target, weight (numpy, digital numbers)."""
     s, n, spare = config.factor, config.size, scene.spare
     guides, middles, targets = _blurs(config, scene, rng)
