@@ -8,14 +8,16 @@ B04 B03 B02 B08, everything / 2000, the coarse bands bilinearly upsampled.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch.nn import functional
 
+from eosr.baselines.bicubic import bicubic_tile
+from eosr.consistency import project_tile
 from eosr.degrade import DEGRADATIONS
+from eosr.nn.weights import load_weights
 from eosr.train.scenes import load_scenes
 from eosr.train.validate import as_method, mean_rmse, rmse_per_scene
 
@@ -23,13 +25,7 @@ PAD = 24
 
 
 def bicubic(fine, middle, coarse, sigma):
-    factor = fine.shape[1] // coarse.shape[1]
-    padded = np.pad(coarse, ((0, 0), (4, 4), (4, 4)), mode="symmetric")
-    up = functional.interpolate(
-        torch.from_numpy(padded)[None], scale_factor=factor, mode="bicubic", align_corners=False
-    )
-    # torch's kernel has a = -0.75 where MATLAB's has -0.5: see eosr.baselines.bicubic for the one that is shipped.
-    return up[0, :, 4 * factor : -4 * factor, 4 * factor : -4 * factor].numpy()
+    return bicubic_tile(coarse, fine.shape[1] // coarse.shape[1])
 
 
 def dsen2(net, factor):
@@ -55,39 +51,40 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--dsen2", type=Path, required=True)
-    parser.add_argument("--weights", type=Path, nargs="*", default=[], help="weights files, or state files of a run")
-    parser.add_argument("--factor", type=int, nargs="*", default=[2, 6])
+    parser.add_argument("--weights", nargs="*", default=["s2sr-20m", "s2sr-60m"], help="names or files")
+    parser.add_argument("--operators", nargs="*", default=list(DEGRADATIONS))
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     scenes = [scene for scene in load_scenes(options.data) if scene.kept_out]
-    for factor in options.factor:
-        net = torch.jit.load(str(options.dsen2 / f"L1C{20 if factor == 2 else 60}M.pt"), map_location="cpu")
-        methods = {"bicubic": bicubic, "dsen2": dsen2(net, factor)}
-        methods |= {path.parent.name: ours for path in options.weights if (ours := from_state(path, factor))}
-        for operator in DEGRADATIONS:
+    print("| bands | operator | method | sample block | BigEarthNet | mean over scenes |\n|---|---|---|---|---|---|")
+    for weights in map(load_weights, options.weights):
+        factor = weights.factor
+        net = torch.jit.load(str(options.dsen2 / f"L1C{factor * 10}M.pt"), map_location="cpu")
+        ours = as_method(weights.generator, factor)
+        blind = {weights.name: ours, f"{weights.name} + projection": projected(ours, factor)}
+        # DSen2 is not told the operator. The last row is ours, not told either: it takes "study" for granted.
+        blind[f"{weights.name} + projection, not told"] = not_told(projected(ours, factor), factor)
+        methods = {"bicubic": bicubic, "DSen2": dsen2(net, factor), **blind}
+        for operator in options.operators:
             for name, method in methods.items():
                 scores = rmse_per_scene(method, scenes, factor, operator)
                 block = mean_rmse({k: v for k, v in scores.items() if k.startswith("stest")})
                 rest = mean_rmse({k: v for k, v in scores.items() if not k.startswith("stest")})
-                row = {"factor": factor, "operator": operator, "method": name, "block": block, "bigearthnet": rest}
-                row["mean"] = mean_rmse(scores)
-                print(json.dumps({k: round(v, 2) if isinstance(v, float) else v for k, v in row.items()}), flush=True)
+                row = f"{factor * 10} m | {operator} | {name} | {block:.2f} | {rest:.2f} | {mean_rmse(scores):.2f}"
+                print(f"| {row} |", flush=True)
 
 
-def from_state(path, factor):
-    from eosr.nn.generator import BackProjectionConfig, BackProjectionGenerator
+def projected(method, factor):
+    def run(fine, middle, coarse, sigma):
+        estimate = method(fine, middle, coarse, sigma)
+        return np.stack([project_tile(estimate[i], coarse[i], factor, float(s)) for i, s in enumerate(sigma)])
 
-    state = torch.load(path, weights_only=True)
-    config = BackProjectionConfig(factor=factor) if factor == 2 else None
-    if config is None:
-        config = BackProjectionConfig(factor=6, targets=2, middle_guides=6)
-    generator = BackProjectionGenerator(config)
-    try:
-        generator.load_state_dict(state["mean"])
-    except RuntimeError:
-        return None
-    return as_method(generator, factor)
+    return run
+
+
+def not_told(method, factor):
+    return lambda fine, middle, coarse, sigma: method(fine, middle, coarse, np.full_like(sigma, 1 / factor))
 
 
 if __name__ == "__main__":

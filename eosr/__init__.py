@@ -3,7 +3,7 @@
 Examples
 --------
 ``import eosr``
-``ds = eosr.open_stac("https://earth-search.aws.element84.com/v1", collection="sentinel-2-l2a", bbox=..., datetime=...)``
+``ds = eosr.open_stac("https://earth-search.aws.element84.com/v1", collection="sentinel-2-c1-l2a", bbox=...)``
 ``sharp = ds.s2sr.superresolve()``
 ``sharp.s2sr.to_cog("out")``
 """

@@ -150,6 +150,7 @@ def _project_data(fine: Any, coarse: Any, factor: int, sigma: float) -> Any:
     fine, coarse = da.asarray(fine), da.asarray(coarse)
     depth = -(-projection_reach(factor, sigma) // factor)
     spatial = (fine.ndim - 2, fine.ndim - 1)
+    coarse = coarse.rechunk(dict(enumerate(fine.chunks[:-2])))
     # A symmetric halo cannot be wider than the scene; one chunk needs none, project_tile continues it itself.
     for axis in spatial:
         sizes = tuple(size // factor for size in fine.chunks[axis]) if _divides(fine.chunks[axis], factor) else ()
@@ -160,8 +161,8 @@ def _project_data(fine: Any, coarse: Any, factor: int, sigma: float) -> Any:
     depths = [{axis: depth * scale if len(fine.chunks[axis]) > 1 else 0 for axis in spatial} for scale in (factor, 1)]
 
     def block(fine_block: npt.NDArray[Any], coarse_block: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        cut = tuple(slice(depths[0][axis], fine_block.shape[axis] - depths[0][axis]) for axis in spatial)
-        return project_tile(fine_block, coarse_block, factor, sigma)[(..., *cut)]
+        cut: Any = (..., *(slice(depths[0][axis], fine_block.shape[axis] - depths[0][axis]) for axis in spatial))
+        return project_tile(fine_block, coarse_block, factor, sigma)[cut]
 
     return da.map_overlap(
         block, fine, coarse, depth=depths, boundary=["reflect", "reflect"], trim=False, align_arrays=False,

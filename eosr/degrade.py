@@ -52,7 +52,7 @@ def blur_sigma(band: str, factor: int, degradation: str = "study", platform: str
     Raises
     ------
     DegradationError
-        If the operator is unknown.
+        If the operator is unknown, or the factor no whole number from 1 on.
     BandError
         If the operator needs an MTF that the band or the satellite does not have.
 
@@ -67,6 +67,7 @@ def blur_sigma(band: str, factor: int, degradation: str = "study", platform: str
     >>> blur_sigma("B05", 2), round(blur_sigma("B05", 2, "mtf_diff"), 2)
     (0.5, 0.77)
     """
+    _check_factor(factor)
     if degradation == "study":
         return 1.0 / factor
     if degradation == "box":
@@ -94,15 +95,14 @@ def kernel_taps(factor: int, sigma: float, *, radius: int | None = None) -> npt.
     Raises
     ------
     DegradationError
-        If the factor is below 1 or sigma is negative or not finite.
+        If the factor is no whole number from 1 on, or sigma is negative or not finite.
 
     Examples
     --------
     >>> kernel_taps(2, 0.0)
     array([0.5, 0.5])
     """
-    if factor < 1:
-        raise DegradationError(f"a degradation by a factor of {factor} has no meaning. Use 2 for 10 m -> 20 m.")
+    _check_factor(factor)
     if not (math.isfinite(sigma) and sigma >= 0):
         raise DegradationError(f"sigma={sigma} is no standard deviation. Use a number of fine pixels, 0 for no blur.")
     if radius is None:
@@ -110,6 +110,11 @@ def kernel_taps(factor: int, sigma: float, *, radius: int | None = None) -> npt.
     offsets = np.arange(-radius, radius + 1, dtype=np.float64)
     gauss = np.exp(-0.5 * (offsets / sigma) ** 2) if sigma > 0 else (offsets == 0).astype(np.float64)
     return np.convolve(gauss / gauss.sum(), np.full(factor, 1.0 / factor))
+
+
+def _check_factor(factor: int) -> None:
+    if not isinstance(factor, int | np.integer) or factor < 1:
+        raise DegradationError(f"a degradation by a factor of {factor} has no meaning. Use 2 for 10 m -> 20 m.")
 
 
 def radius_of(taps: npt.NDArray[np.float64], factor: int) -> int:
@@ -261,17 +266,23 @@ def _degrade_data(data: Any, factor: int, taps: npt.NDArray[np.float64]) -> Any:
     taps = taps.astype(data.dtype)
     spatial = (data.ndim - 2, data.ndim - 1)
     if not isinstance(data, da.Array):
-        width = [(0, 0)] * (data.ndim - 2) + [(radius, radius)] * 2
-        return degrade_tile(np.pad(data, width, mode="symmetric"), taps, factor)
+        return _degrade_block(data, taps, factor, (radius, radius))
     data = data.rechunk({axis: merge_chunks(data.chunks[axis], factor, max(radius, 1)) for axis in spatial})
     chunks = tuple(
         tuple(size // factor for size in sizes) if axis in spatial else sizes for axis, sizes in enumerate(data.chunks)
     )
+    # dask continues a chunk by no more than its own length; one chunk needs no neighbours and continues itself.
+    depth = {axis: radius if len(data.chunks[axis]) > 1 else 0 for axis in spatial}
     return da.map_overlap(
-        degrade_tile, data, taps=taps, factor=factor, depth=dict.fromkeys(spatial, radius), boundary="reflect",
-        trim=False, align_arrays=False, allow_rechunk=False, dtype=data.dtype, chunks=chunks,
-        meta=np.empty((0,) * data.ndim, data.dtype),
+        _degrade_block, data, taps=taps, factor=factor, pad=tuple(radius - depth[axis] for axis in spatial),
+        depth=depth, boundary="reflect", trim=False, align_arrays=False, allow_rechunk=False, dtype=data.dtype,
+        chunks=chunks, meta=np.empty((0,) * data.ndim, data.dtype),
     )  # fmt: skip
+
+
+def _degrade_block(block: Any, taps: npt.NDArray[np.float64], factor: int, pad: tuple[int, int]) -> Any:
+    width = [(0, 0)] * (block.ndim - 2) + [(rim, rim) for rim in pad]
+    return degrade_tile(np.pad(block, width, mode="symmetric"), taps, factor)
 
 
 def merge_chunks(sizes: tuple[int, ...], multiple: int, minimum: int) -> tuple[int, ...]:

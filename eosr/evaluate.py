@@ -202,6 +202,8 @@ def _scored_bands(ds: xr.Dataset, bands: Sequence[str] | None) -> dict[int, list
 def _synthesis(ds: xr.Dataset, group: int, names: list[str], how: dict[str, Any]) -> tuple[xr.Dataset, xr.Dataset, int]:
     factor = STEPS[group]
     # Whole pixels of every group must remain after degrading, so that the coarse grids nest again.
+    # B10 is never scored, and has no MTF to be degraded by.
+    ds = ds.drop_vars("B10", errors="ignore")
     nested = crop_to_multiple(ds, factor * max(STEPS[one] for one in groups_of(ds)))
     coarse = degrade(nested, factor, degradation=how["degradation"])
     sharp = superresolve(coarse, bands=names, dtype="float32", **{**how, "degradation": "auto"})

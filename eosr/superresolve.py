@@ -168,9 +168,12 @@ def superresolve(
     for name in available:
         if name in BANDS_10M and (bands is None or name in bands):
             results[name] = _native(ds[name], dtype, chunks)
+    mapping = ds[_first_fine(ds)].encoding.get("grid_mapping", "spatial_ref10")
+    others = [name for name in ds.coords if str(name).startswith("spatial_ref") and name != mapping]
     sharp = xr.Dataset({name: results[name] for name in SHARP_BANDS if name in results}, attrs=ds.attrs)
-    for name in sharp.data_vars:
-        sharp[name].encoding = {"grid_mapping": ds[_first_fine(ds)].encoding.get("grid_mapping", "spatial_ref10")}
+    sharp = sharp.drop_vars(others, errors="ignore")
+    for band in sharp.data_vars.values():
+        band.encoding = {"grid_mapping": mapping}
     return sharp.assign_attrs(_provenance(methods, operator, consistency=consistency))
 
 

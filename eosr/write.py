@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from eosr.product import to_stac_item, to_stac_items
 from eosr.write_cog import to_cog
+from eosr.write_delivery import Delivery, deliver
 from eosr.write_layout import Progress
 from eosr.write_zarr import to_zarr
 
-__all__ = ["Progress", "to_cog", "to_stac_item", "to_stac_items", "to_zarr"]
+__all__ = ["Delivery", "Progress", "deliver", "to_cog", "to_stac_item", "to_stac_items", "to_zarr"]

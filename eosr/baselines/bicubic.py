@@ -16,7 +16,7 @@ import numpy.typing as npt
 SUPPORT = 2
 
 
-def _keys(distance: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _keys(distance: npt.NDArray[Any]) -> npt.NDArray[Any]:
     d = np.abs(distance)
     near = 1.5 * d**3 - 2.5 * d**2 + 1
     far = -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2
@@ -43,10 +43,10 @@ def _along(coarse: npt.NDArray[Any], factor: int, axis: int) -> npt.NDArray[Any]
     for phase in range(factor):
         # The centre of fine pixel factor * i + phase lies at i + shift in coarse pixels.
         shift = (phase + 0.5) / factor - 0.5
-        offsets = np.arange(-SUPPORT, SUPPORT + 1)
+        offsets = np.arange(-SUPPORT, SUPPORT + 1, dtype=np.float64)
         taps = _keys(offsets - shift)
         total: Any = 0.0
-        for offset, tap in zip(offsets.tolist(), taps.tolist(), strict=True):
+        for offset, tap in zip(range(-SUPPORT, SUPPORT + 1), taps.tolist(), strict=True):
             if tap:
                 source[axis] = slice(SUPPORT + offset, SUPPORT + offset + count)
                 total = total + np.asarray(tap, fine.dtype) * padded[tuple(source)]

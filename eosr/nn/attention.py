@@ -7,7 +7,8 @@ block attend to the block and a fixed margin around it: the answer does not depe
 References
 ----------
 [1] Zhang, Goodfellow, Metaxas, Odena, "Self-attention generative adversarial networks", ICML 2019.
-[2] Vaswani et al., "Scaling local self-attention for parameter efficient visual backbones", CVPR 2021 (blocked windows).
+[2] Vaswani et al., "Scaling local self-attention for parameter efficient visual backbones", CVPR 2021: windows
+    around blocks of queries.
 """
 
 from __future__ import annotations

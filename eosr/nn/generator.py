@@ -64,8 +64,8 @@ class Stage(nn.Module):
         self.enter = nn.Conv2d(inputs, config.features, 3, padding=1)
         self.blocks = nn.Sequential(*(WideBlock(config.features, config.expansion) for _ in range(config.blocks)))
         self.leave = nn.Conv2d(config.features, config.targets * FOLD**2, 1)
-        nn.init.zeros_(self.leave.weight)
-        nn.init.zeros_(self.leave.bias)
+        for parameter in self.leave.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, inputs: Tensor, memory: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the correction (B, C, H, W) and the features handed to the next stage (B, F, h, w)."""
@@ -98,14 +98,21 @@ class BackProjectionGenerator(nn.Module):
         """Fine pixels on each side that can change one output pixel: the overlap a tile needs."""
         s, r = self.config.factor, self.radius
         trunk = FOLD * (1 + self.config.blocks)
-        # A stage reads the residual around every pixel of its trunk; a residual reads r fine pixels beyond its own
-        # s x s. The first guess adds the bilinear footprint and the residual taken from it. Exact: a test finds by
-        # gradients the farthest pixel that counts.
-        total = self.config.stages * (trunk + r + s - 1) + (2 * s - 1) + (r + s - 1)
-        return -(-total // s) * s
+        farthest = 0
+        # Followed to the right from every place in a coarse pixel; to the left it is the mirror image. Exact: a test
+        # finds by gradients the farthest pixel that counts.
+        for phase in range(s):
+            last = phase
+            for _ in range(self.config.stages):
+                # The last fine pixel that the trunk reads, then the last one read by a residual that is spread onto it.
+                last = last // FOLD * FOLD + FOLD - 1 + trunk
+                last = (last + r) // s * s + s - 1 + r
+            # The bilinear first guess reads one coarse pixel more.
+            farthest = max(farthest, last + s - phase)
+        return -(-farthest // s) * s
 
     def settings(self) -> dict[str, Any]:
-        """The configuration as plain values, for the weights file."""
+        """Return the configuration as plain values, for the weights file."""
         return asdict(self.config)
 
     def forward(self, fine: Tensor, coarse: Tensor, sigma: Tensor, middle: Tensor | None = None) -> Tensor:

@@ -97,12 +97,21 @@ class StudyGenerator(nn.Module):
                 "a generator with mean_shift='patch' sees the whole tile, so its answer depends on the chunking. "
                 "Retrain it with mean_shift='fixed'."
             )
-        convolutions = 1 + self.config.fusion // 2 + 2 * self.config.blocks + 1
-        total = convolutions + self.attention.reach + 2 * self.config.factor - 1
-        return -(-total // BLOCK) * BLOCK
+        before = 1 + self.config.fusion // 2 + 2 * self.config.blocks
+        farthest = 0
+        # Followed to the right from every place in a block; to the left it is the mirror image. Exact: a test finds by
+        # gradients the farthest pixel that counts.
+        for phase in range(BLOCK):
+            # One pixel for the tail, to the end of that pixel's block, its margin, then the convolutions before.
+            last = (phase + 1) // BLOCK * BLOCK + BLOCK - 1 + self.config.margin + before
+            for s in {self.config.factor, 2 if self.config.middle_guides else 1}:
+                # The second half of a coarse pixel is interpolated with the next one.
+                coarse = last // s + (s > 1 and last % s >= s // 2)
+                farthest = max(farthest, coarse * s + s - 1 - phase)
+        return -(-farthest // BLOCK) * BLOCK
 
     def settings(self) -> dict[str, Any]:
-        """The configuration as plain values, for the weights file."""
+        """Return the configuration as plain values, for the weights file."""
         return asdict(self.config)
 
     def forward(self, fine: Tensor, coarse: Tensor, sigma: Tensor, middle: Tensor | None = None) -> Tensor:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -35,8 +37,6 @@ def _load(path: str, checksum: str, device: str) -> Weights:
             f"{checksum[:12]}). Build the result again."
         )
     weights.generator.to(device)
-    if device == "cpu":
-        torch.set_flush_denormal(True)  # denormal activations slow a forward by an order of magnitude
     return weights
 
 
@@ -50,9 +50,29 @@ def resolve_device(device: str) -> str:
     """
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise WeightsError(f"device {device!r} is not available here. Use device='auto' or device='cpu'.")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):  # torch asserts that it was built with CUDA
+        raise WeightsError(f"device {device!r} is not available here. Use device='auto' or device='cpu'.") from None
     return device
+
+
+def uses_bfloat16(weights: Weights, device: str) -> bool:
+    """Whether convolutions may run in bfloat16: on CUDA, where it moved no pixel by more than `BFLOAT16_LIMIT`."""
+    return device.startswith("cuda") and weights.provenance.bfloat16_error <= BFLOAT16_LIMIT
+
+
+@contextmanager
+def _denormals_flushed() -> Iterator[None]:
+    """Flush denormals to zero: in activations they slow a forward by an order of magnitude.
+
+    The setting belongs to a thread, so every worker thread needs it, and numpy's arithmetic in it must not keep it.
+    """
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def sharpen(
@@ -80,12 +100,12 @@ def sharpen(
     with _loading:
         weights = _load(path, checksum, device)
     scale = weights.normalization.scale
-    reduced = device.startswith("cuda") and weights.provenance.bfloat16_error <= BFLOAT16_LIMIT
+    reduced = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=uses_bfloat16(weights, device))
 
     def tensor(array: Floats) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(device)[None] / scale
 
-    with _running, torch.inference_mode(), torch.autocast(device.split(":")[0], torch.bfloat16, enabled=reduced):
+    with _running, torch.inference_mode(), reduced, _denormals_flushed():
         sigmas = torch.tensor(np.asarray(sigma, np.float32), device=device)[None]
         inputs = None if middle is None else tensor(middle)
         estimate = weights.generator(tensor(fine), tensor(coarse), sigmas, inputs)

@@ -5,8 +5,10 @@ No pickle is read or written. Everything that is not a tensor is one JSON text u
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -132,7 +134,9 @@ def save_weights(weights: Weights, path: str | os.PathLike[str]) -> Path:
     try:
         save_file(tensors, part, metadata={"eosr": json.dumps(about)})
         os.replace(part, path)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
         raise WeightsError(f"{path} cannot be written: {error}. Name a folder you may write to.") from error
     return path
 
@@ -160,15 +164,24 @@ def read_about(path: Path) -> dict[str, Any]:
             f"{path} is a safetensors file, but not one of eosr: it lacks the 'eosr' record of configuration and "
             "normalisation. Write it with eosr-train or eosr.nn.weights.save_weights."
         ) from None
-    if about.get("format") != FORMAT:
-        raise WeightsError(
-            f"{path} has format {about.get('format')!r}; this eosr reads format {FORMAT}. Upgrade eosr, or retrain."
-        )
+    version = about.get("format") if isinstance(about, dict) else None
+    if version != FORMAT:
+        raise WeightsError(f"{path} has format {version!r}; this eosr reads format {FORMAT}. Upgrade eosr, or retrain.")
     return dict(about)
 
 
 def load_weights(source: str | os.PathLike[str]) -> Weights:
     """Load a generator by shipped name or by path, on the CPU, ready to run.
+
+    Parameters
+    ----------
+    source : str or path
+        ``"s2sr-20m"``, ``"s2sr-60m"``, or a ``.safetensors`` file that eosr wrote.
+
+    Returns
+    -------
+    Weights
+        With ``generator.eval()``, no gradients, and the file's SHA-256 in ``checksum``.
 
     Raises
     ------
@@ -178,22 +191,45 @@ def load_weights(source: str | os.PathLike[str]) -> Weights:
     path = weights_path(source)
     about = read_about(path)
     try:
-        normalization = Normalization(
-            **{k: tuple(v) if isinstance(v, list) else v for k, v in about["normalization"].items()}
-        )
-        for group in (normalization.fine_bands, normalization.middle_bands, normalization.target_bands):
-            check_bands(group)
         generator = build_generator(about["kind"], about["config"])
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-        generator.load_state_dict(tensors)
-        if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
-            raise ValueError("a tensor holds values that are no numbers")
+        normalization = _normalization(about["normalization"], generator)
+        _fill(generator, path)
         return Weights(
             name=about["name"], generator=generator.eval().requires_grad_(False), normalization=normalization,
             provenance=Provenance(**about["provenance"]), levels=tuple(about["levels"]),
             degradations=tuple(about["degradations"]), checksum=file_checksum(path),
         )  # fmt: skip
-    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
+    except (KeyError, AttributeError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = f"its record lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:200]
         raise WeightsError(f"{path} contradicts itself: {reason}. Copy it again, or retrain.") from error
+
+
+def _normalization(record: Mapping[str, Any], generator: Generator) -> Normalization:
+    """Read the normalisation and hold it against the widths of the generator."""
+    values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in record.items()}
+    normalization = Normalization(**values)
+    if not (math.isfinite(normalization.scale) and normalization.scale > 0):
+        raise ValueError(f"scale {normalization.scale!r} is no positive number")
+    for group, width in (
+        ("fine", generator.config.fine_guides),
+        ("middle", generator.config.middle_guides),
+        ("target", generator.config.targets),
+    ):
+        names = check_bands(getattr(normalization, f"{group}_bands"))
+        if len(names) != width:
+            raise ValueError(f"{len(names)} {group} bands are named, its generator takes {width}")
+    return normalization
+
+
+def _fill(generator: Generator, path: Path) -> None:
+    """Put the tensors of a file into a generator: all of them, no others, of the same type, every one a number."""
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    expected = generator.state_dict()
+    for name, tensor in tensors.items():
+        # load_state_dict would round or widen another type in silence.
+        if name in expected and tensor.dtype != expected[name].dtype:
+            raise ValueError(f"tensor {name} is {tensor.dtype}, not {expected[name].dtype}")
+        if not bool(torch.isfinite(tensor).all()):
+            raise ValueError(f"tensor {name} holds values that are no numbers")
+    generator.load_state_dict(tensors)

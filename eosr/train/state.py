@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,19 +17,29 @@ from eosr.train.config import TrainConfig
 def save_state(
     path: Path, config: TrainConfig, generator: nn.Module, mean: nn.Module, optimiser: torch.optim.Optimizer, step: int
 ) -> None:
-    """Write the state beside its place, then rename: a kill leaves the old or the new one, whole."""
+    """Write the state beside its place, then rename: a kill leaves the old or the new one, whole.
+
+    Raises
+    ------
+    TrainingError
+        If it cannot be written; the state before is kept.
+    """
     part = path.with_suffix(".part")
-    torch.save(
-        {
-            "config": repr(asdict(config)),
-            "step": step,
-            "generator": generator.state_dict(),
-            "mean": mean.state_dict(),
-            "optimiser": optimiser.state_dict(),
-        },
-        part,
-    )
-    os.replace(part, path)
+    state = {
+        "config": repr(asdict(config)),
+        "step": step,
+        "generator": generator.state_dict(),
+        "mean": mean.state_dict(),
+        "optimiser": optimiser.state_dict(),
+    }
+    try:
+        torch.save(state, part)
+        os.replace(part, path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        raise TrainingError(
+            f"the state {path} of step {step} cannot be written: {str(error).splitlines()[0]}. "
+            "Make room or correct the rights, then start the same command again; it goes on from the state before."
+        ) from error
 
 
 def load_state(
@@ -39,11 +50,19 @@ def load_state(
     Raises
     ------
     TrainingError
-        If the state was written under another configuration.
+        If the state is damaged, or was written under another configuration.
     """
     if not path.is_file():
         return 0
-    state = torch.load(path, weights_only=True)
+    try:
+        state = torch.load(path, weights_only=True)
+    except (pickle.UnpicklingError, EOFError, RuntimeError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise TrainingError(
+            f"{path} is no state of a training, or is damaged ({reason}). Remove it to start anew."
+        ) from error
+    if not isinstance(state, dict) or "config" not in state:
+        raise TrainingError(f"{path} is no state of a training. Remove it to start anew.")
     if state["config"] != repr(asdict(config)):
         raise TrainingError(f"{path} is the state of another configuration. Use another folder, or remove it.")
     generator.load_state_dict(state["generator"])

@@ -18,7 +18,7 @@ Method = Callable[[Floats, Floats | None, Floats, Floats], Floats]
 
 
 def degraded_inputs(scene: Scene, factor: int, operator: str) -> tuple[Floats, Floats | None, Floats, Floats, Floats]:
-    """Inputs and truth of one scene: fine, middle, coarse, sigma, truth [DN]; sizes cut to nest."""
+    """Degrade one scene to inputs and truth: fine, middle, coarse, sigma, truth [DN]; sizes cut to nest."""
     truth = scene.middle if factor == 2 else scene.coarse
     if truth is None:
         raise ValueError(f"{scene.name} has no 60 m bands")
@@ -62,7 +62,7 @@ def mean_rmse(scores: dict[str, list[float]]) -> float:
 
 
 def as_method(generator: torch.nn.Module, factor: int, margin: int = 48) -> Method:
-    """A generator as a function of numpy scenes, continued symmetrically by ``margin`` target pixels."""
+    """Wrap a generator as a function of numpy scenes, continued symmetrically by ``margin`` target pixels."""
 
     def run(fine: Floats, middle: Floats | None, coarse: Floats, sigma: Floats) -> Floats:
         def padded(bands: Floats, pad: int) -> Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -11,11 +13,14 @@ from torch import Tensor
 
 from eosr.bands import BANDS_10M, BANDS_20M, BANDS_60M, PLATFORMS
 from eosr.degrade import DEGRADATIONS, blur_sigma, degrade_tile, kernel_taps, radius_of
+from eosr.errors import TrainingError
 from eosr.train.scenes import Floats, Scene
 
 Generator = np.random.Generator
 #: Digital numbers per unit of the network.
 SCALE = 2000.0
+#: Draws of a window after which a batch is given up, and the least share of a window that must count.
+MAX_DRAWS, MIN_USABLE = 1000, 0.1
 #: Widest blur of the free draws [coarse pixels]; the widest MTF of a real band needs 0.571 (B11 of Sentinel-2B).
 MAX_SIGMA = 0.6
 
@@ -47,6 +52,20 @@ class Batch:
     sigma: Tensor
     target: Tensor
     weight: Tensor
+
+
+class Window(NamedTuple):
+    """One degraded window of a scene, numpy."""
+
+    fine: Floats
+    #: None for a 20 m generator.
+    middle: Floats | None
+    coarse: Floats
+    #: Blur between target and coarse [target pixels].
+    sigma: Floats
+    target: Floats
+    #: 1 where the loss counts, 0 on the rim and where nothing may be trained on.
+    weight: Floats
 
 
 class PaddedScene:
@@ -117,10 +136,8 @@ def _degrade_bands(bands: Floats, sigmas: npt.NDArray[np.float64], factor: int, 
     return np.stack(result).astype(np.float32)
 
 
-def window(
-    scene: PaddedScene, row: int, column: int, config: WindowConfig, rng: Generator
-) -> tuple[Floats | None, ...]:
-    """One window, degraded: fine, middle, coarse, sigma, target, weight (numpy, digital numbers)."""
+def window(scene: PaddedScene, row: int, column: int, config: WindowConfig, rng: Generator) -> Window:
+    """Cut and degrade one window [DN]; ``row`` and ``column`` count target pixels of the padded scene."""
     s, n, spare = config.factor, config.size, scene.spare
     guides, middles, targets = _blurs(config, scene, rng)
 
@@ -133,14 +150,20 @@ def window(
     middle = None if scene.middle is None else _degrade_bands(cut(scene.middle, g // 2), middles, g, spare)
     coarse = _degrade_bands(cut(scene.target, 1), targets, s, spare)
     inside = (slice(row, row + n), slice(column, column + n))
-    weight = scene.usable[inside].astype(np.float32)
-    rim = config.rim
-    weight[:rim] = weight[-rim:] = weight[:, :rim] = weight[:, -rim:] = 0
-    return fine, middle, coarse, targets.astype(np.float32), scene.target[(slice(None), *inside)], weight
+    weight = np.zeros((n, n), np.float32)
+    core = (slice(config.rim, n - config.rim),) * 2
+    weight[core] = scene.usable[inside][core]
+    return Window(fine, middle, coarse, targets.astype(np.float32), scene.target[(slice(None), *inside)], weight)
 
 
 class Windows:
-    """An endless, reproducible stream of batches."""
+    """An endless, reproducible stream of batches.
+
+    Raises
+    ------
+    TrainingError
+        If no pixel may be trained on, or a key of ``shares`` fits no scene.
+    """
 
     def __init__(self, scenes: list[Scene], config: WindowConfig, shares: dict[str, float] | None = None) -> None:
         self.config = config
@@ -148,52 +171,86 @@ class Windows:
         # The square root keeps one large scene from drowning the many small ones.
         weights = np.array([np.sqrt(scene.area) for scene in self.scenes])
         if shares:
-            group = [next((key for key in shares if scene.name.startswith(key)), "") for scene in self.scenes]
-            for key in {*group}:
-                member = np.array([g == key for g in group])
-                weights[member] *= (shares[key] if key else 1 - sum(shares.values())) / weights[member].sum()
+            _share_out(weights, [scene.name for scene in scenes], shares)
+        if not weights.sum() > 0:
+            raise TrainingError("no scene has a pixel that may be trained on. Give scenes with usable pixels.")
         self.chances = weights / weights.sum()
 
     def batch(self, size: int, rng: Generator) -> Batch:
-        """Draw ``size`` windows."""
+        """Draw ``size`` windows.
+
+        Raises
+        ------
+        TrainingError
+            If hardly any window holds enough usable pixels.
+        """
+        drawn = [self._relight(self._turn(self._draw(rng), rng), rng) for _ in range(size)]
+
+        def stacked(arrays: Sequence[Floats]) -> Tensor:
+            return torch.from_numpy(np.stack(arrays))
+
+        middles = [w.middle for w in drawn if w.middle is not None]
+        return Batch(
+            fine=stacked([w.fine for w in drawn]), middle=stacked(middles) if middles else None,
+            coarse=stacked([w.coarse for w in drawn]), sigma=stacked([w.sigma for w in drawn]),
+            target=stacked([w.target for w in drawn]), weight=stacked([w.weight for w in drawn])[:, None],
+        )  # fmt: skip
+
+    def _draw(self, rng: Generator) -> Window:
         s, n = self.config.factor, self.config.size
-        windows = []
-        while len(windows) < size:
+        for _ in range(MAX_DRAWS):
             scene = self.scenes[int(rng.choice(len(self.scenes), p=self.chances))]
             low = scene.pad - scene.margin
             spans = [(length + 2 * scene.margin - n) // s for length in scene.shape]
             row, column = (low + s * int(rng.integers(span + 1)) for span in spans)
             drawn = window(scene, row, column, self.config, rng)
-            if drawn[-1] is not None and drawn[-1].mean() > 0.1:
-                windows.append(self._relight(self._turn(drawn, rng), rng))
-        fine, middle, coarse, sigma, target, weight = (
-            None if parts[0] is None else torch.from_numpy(np.stack(parts)) for parts in zip(*windows, strict=True)
+            if drawn.weight.mean() > MIN_USABLE:
+                return drawn
+        raise TrainingError(
+            f"{MAX_DRAWS} windows of {n} pixels with a rim of {self.config.rim} held fewer than {MIN_USABLE:.0%} of "
+            "usable pixels each. Make the window larger, its rim smaller, or give clearer scenes."
         )
-        if fine is None or coarse is None or sigma is None or target is None or weight is None:
-            raise AssertionError("a window always has guides, coarse bands and a target")
-        return Batch(fine=fine, middle=middle, coarse=coarse, sigma=sigma, target=target, weight=weight[:, None])
 
     @staticmethod
-    def _turn(drawn: tuple[Floats | None, ...], rng: Generator) -> tuple[Floats | None, ...]:
+    def _turn(drawn: Window, rng: Generator) -> Window:
         quarter, flip = int(rng.integers(4)), bool(rng.integers(2))
 
-        def turn(array: Floats | None) -> Floats | None:
-            if array is None or array.ndim < 2:
-                return array
+        def turn(array: Floats) -> Floats:
             turned = np.rot90(array, quarter, axes=(-2, -1))
             return np.ascontiguousarray(turned[..., ::-1] if flip else turned)
 
-        return tuple(turn(array) for array in drawn)
+        return Window(
+            fine=turn(drawn.fine), middle=None if drawn.middle is None else turn(drawn.middle),
+            coarse=turn(drawn.coarse), sigma=drawn.sigma, target=turn(drawn.target), weight=turn(drawn.weight),
+        )  # fmt: skip
 
-    def _relight(self, drawn: tuple[Floats | None, ...], rng: Generator) -> tuple[Floats | None, ...]:
-        fine, middle, coarse, sigma, target, weight = drawn
+    def _relight(self, drawn: Window, rng: Generator) -> Window:
+        """Multiply every band by a gain, the same in target and coarse, and bring digital numbers to network units."""
         common = np.exp(rng.normal(0, self.config.gain)) / SCALE
 
         def gains(bands: Floats) -> Floats:
             return (common * np.exp(rng.normal(0, self.config.band_gain, len(bands)))).astype(np.float32)[:, None, None]
 
-        if fine is None or coarse is None or target is None:
-            raise AssertionError("a window always has guides, coarse bands and a target")
-        of_target = gains(target)
-        lit_middle = None if middle is None else middle * gains(middle)
-        return fine * gains(fine), lit_middle, coarse * of_target, sigma, target * of_target, weight
+        # The order of the draws is part of what a seed means.
+        of_target = gains(drawn.target)
+        middle = None if drawn.middle is None else drawn.middle * gains(drawn.middle)
+        return drawn._replace(
+            fine=drawn.fine * gains(drawn.fine), middle=middle, coarse=drawn.coarse * of_target,
+            target=drawn.target * of_target,
+        )  # fmt: skip
+
+
+def _share_out(weights: npt.NDArray[np.float64], names: list[str], shares: dict[str, float]) -> None:
+    """Scale the weights of the scenes of every key to its share; in place. The rest goes to the other scenes."""
+    group = [next((key for key in shares if name.startswith(key)), "") for name in names]
+    unknown = sorted(set(shares) - set(group))
+    if unknown:
+        raise TrainingError(
+            f"no training scene has a name that starts with {', '.join(unknown)}, named in [shares]. "
+            f"Remove the line; the scenes are {', '.join(sorted(set(names)))[:200]}."
+        )
+    for key in {*group}:
+        member = np.array([g == key for g in group])
+        total = weights[member].sum()
+        if total > 0:
+            weights[member] *= (shares[key] if key else 1 - sum(shares.values())) / total

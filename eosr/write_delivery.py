@@ -1,0 +1,138 @@
+"""A Dataset -> one folder with everything: Zarr, COGs, STAC items; refused, resumed or replaced as a whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, get_args
+
+import xarray as xr
+
+from eosr.errors import OutputError
+from eosr.product import to_stac_items
+from eosr.write_blocks import fingerprint_of, prepared
+from eosr.write_cog import to_cog
+from eosr.write_layout import Progress, check_absent, check_folder, labels_of, layers_of, local_path
+from eosr.write_zarr import to_zarr
+
+Format = Literal["both", "cog", "zarr"]
+
+STORE: Final = "sharpened.zarr"
+#: Lies in the folder while a delivery is unfinished, and says which one.
+_MARKER: Final = ".eosr-delivery.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivery:
+    """Where everything is."""
+
+    folder: Path
+    zarr: Path | None
+    cogs: tuple[Path, ...]
+    items: tuple[Path, ...]
+
+
+def deliver(
+    ds: xr.Dataset,
+    folder: str | Path,
+    *,
+    format: Format = "both",
+    overwrite: bool = False,
+    derived_from: Iterable[str] = (),
+    progress: Progress = None,
+) -> Delivery:
+    """Write a Dataset into a folder as Zarr, COGs and STAC items, and say where they are; a killed run goes on.
+
+    Parameters
+    ----------
+    ds : Dataset
+        As for `to_zarr`; computed block by block.
+    folder : path
+        Receives ``sharpened.zarr``, ``<item>_<band>_10m.tif`` and ``<item>_eosr.json``.
+    format : {"both", "cog", "zarr"}
+        STAC items come with COGs.
+    overwrite : bool
+        Replace what a finished or another unfinished run has left there.
+    derived_from : iterable of str
+        URLs of the source items, for the STAC items.
+    progress : callable or bool, optional
+        See `to_zarr`.
+
+    Returns
+    -------
+    Delivery
+
+    Raises
+    ------
+    OutputError
+        If a file is already there, an unfinished run of something else is there, or writing fails.
+    """
+    if format not in get_args(Format):
+        raise OutputError(f"format={format!r} is not known. Use one of {', '.join(map(repr, get_args(Format)))}.")
+    target = local_path(folder)
+    check_folder(target, 0)
+    store = target / STORE
+    request = {**fingerprint_of(prepared(ds, layers_of(ds))), "format": format}
+    stage = _begin(target, request, _outputs(ds, target, format), overwrite=overwrite)
+    source: xr.Dataset | Path = ds
+    if format != "cog":
+        if not (stage["zarr"] and store.is_dir()):
+            to_zarr(ds, store, overwrite=True, resume=bool(stage["resumed"]), progress=progress)
+            _mark(target, {**stage, "zarr": True})
+        source = store
+    cogs: list[Path] = []
+    items: list[Path] = []
+    if format != "zarr":
+        cogs = to_cog(source, target, overwrite=True, progress=progress)
+        made = to_stac_items(
+            ds, cogs, derived_from=list(derived_from), zarr=store if format == "both" else None, overwrite=True
+        )
+        items = [Path(str(item.get_self_href())) for item in made]
+    (target / _MARKER).unlink()
+    return Delivery(folder=target, zarr=store if format != "cog" else None, cogs=tuple(cogs), items=tuple(items))
+
+
+def _outputs(ds: xr.Dataset, target: Path, format: Format) -> list[Path]:
+    """Every path that is about to be written."""
+    names = [] if format == "cog" else [STORE]
+    if format != "zarr":
+        for label in labels_of(ds):
+            names.append(f"{label}_eosr.json")
+            for layer in layers_of(ds).values():
+                names += [f"{label}_{band}_{layer.gsd:g}m.tif" for band in layer.names]
+    return [target / name for name in names]
+
+
+def _begin(target: Path, request: dict[str, Any], outputs: list[Path], *, overwrite: bool) -> dict[str, Any]:
+    """What an earlier run of the same request has done; refuses to touch anything else."""
+    marker = target / _MARKER
+    stage = json.loads(marker.read_text()) if marker.is_file() else None
+    if stage is not None and stage["request"] == request:
+        return {**stage, "resumed": True}
+    if not overwrite:
+        if stage is not None:
+            other = ", ".join(key for key, value in request.items() if stage["request"].get(key) != value)
+            raise OutputError(
+                f"{target} holds an unfinished run of something else (different: {other}). Repeat that run to finish "
+                "it, replace it with --overwrite (overwrite=True), or write elsewhere."
+            )
+        try:
+            check_absent(outputs)
+        except OutputError as error:
+            raise OutputError(str(error).replace("overwrite=True", "--overwrite (overwrite=True)")) from None
+    for leftover in target.glob(".eosr-*.part"):
+        shutil.rmtree(leftover)
+    # A store that was being written by hand, without a marker, is not ours to go on with.
+    stage = {"request": request, "zarr": False, "resumed": not overwrite}
+    _mark(target, stage)
+    return stage
+
+
+def _mark(target: Path, stage: dict[str, Any]) -> None:
+    unfinished = target / f"{_MARKER}.part"
+    unfinished.write_text(json.dumps(stage))
+    os.replace(unfinished, target / _MARKER)

@@ -1,0 +1,1 @@
+"""Tests of eosr.nn, file for file."""

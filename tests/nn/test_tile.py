@@ -1,0 +1,133 @@
+"""A tile goes through the generator of a file: loaded once per process, checked, on the right device and precision."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from eosr.errors import WeightsError
+from eosr.nn import tile
+from eosr.nn.weights import file_checksum, load_weights, save_weights
+from nn.made import small_generator, small_weights
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def path(tmp_path):
+    tile._load.cache_clear()
+    yield save_weights(small_weights(), tmp_path / "tiny.safetensors")
+    tile._load.cache_clear()
+
+
+def arrays(size=24, factor=2, targets=6):
+    rng = np.random.default_rng(0)
+    fine = rng.uniform(0, 5000, (4, size, size)).astype(np.float32)
+    return fine, None, rng.uniform(0, 5000, (targets, size // factor, size // factor)).astype(np.float32)
+
+
+def sharpened(path, **options):
+    return tile.sharpen(str(path), file_checksum(path), *arrays(), (0.5,) * 6, device="cpu", **options)
+
+
+def test_a_tile_is_scaled_sent_through_the_generator_and_scaled_back(path):
+    fine, _, coarse = (None if a is None else torch.from_numpy(a)[None] / 2000 for a in arrays())
+    expected = load_weights(path).generator(fine, coarse, torch.full((1, 6), 0.5))[0] * 2000
+    answer = sharpened(path)
+    assert answer.dtype == np.float32
+    np.testing.assert_array_equal(answer, expected.numpy())
+
+
+def test_a_60_m_tile_gets_its_20_m_guides(tmp_path):
+    path = save_weights(small_weights(small_generator(6)), tmp_path / "sixty.safetensors")
+    fine, _, coarse = arrays(factor=6, targets=2)
+    middle = np.full((6, 12, 12), 1000, np.float32)
+    dark, bright = (
+        tile.sharpen(str(path), file_checksum(path), fine, m, coarse, (1.0, 1.0), device="cpu")
+        for m in (middle, 3 * middle)
+    )
+    assert dark.shape == (2, 24, 24)
+    assert np.abs(dark - bright).max() > 10
+
+
+def test_many_threads_load_the_model_once_and_agree(path, monkeypatch):
+    loads, together = [], threading.Barrier(8)
+    monkeypatch.setattr(tile, "load_weights", lambda source: loads.append(source) or load_weights(source))
+
+    def run(_):
+        together.wait()
+        return sharpened(path)
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(run, range(8)))
+    assert loads == [str(path)]
+    assert all(np.array_equal(answers[0], other) for other in answers)
+
+
+def test_a_file_that_changed_since_the_graph_was_built_is_refused(path):
+    checksum = file_checksum(path)
+    save_weights(small_weights(small_generator(seed=9)), path)
+    with pytest.raises(WeightsError, match=rf"have changed since the graph was built .* {checksum[:12]}\)\. Build"):
+        tile.sharpen(str(path), checksum, *arrays(), (0.5,) * 6, device="cpu")
+
+
+def test_a_file_that_a_worker_does_not_see_is_named(path):
+    checksum = file_checksum(path)
+    path.unlink()
+    with pytest.raises(WeightsError, match="are not visible from this worker. Put them on a shared filesystem."):
+        tile.sharpen(str(path), checksum, *arrays(), (0.5,) * 6, device="cpu")
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:0"])
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_cuda_where_there_is_none_is_refused(device, path):
+    said = f"device '{device}' is not available here. Use device='auto' or device='cpu'."
+    with pytest.raises(WeightsError, match=said):
+        tile.sharpen(str(path), file_checksum(path), *arrays(), (0.5,) * 6, device=device)
+
+
+def test_a_device_that_does_not_exist_is_refused():
+    with pytest.raises(WeightsError, match="device 'gpu' is not available here"):
+        tile.resolve_device("gpu")
+
+
+def test_auto_is_cuda_where_there_is_one_and_else_the_cpu():
+    assert tile.resolve_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.mark.parametrize(
+    ("device", "error", "allowed"),
+    [
+        ("cuda", 0.0, True),
+        ("cuda:1", 2.0, True),
+        ("cuda", 2.01, False),
+        ("cuda", float("inf"), False),
+        ("cuda", float("nan"), False),
+        ("cpu", 0.0, False),
+    ],
+)
+def test_bfloat16_is_used_on_cuda_only_where_it_moves_no_pixel_by_more_than_2_dn(device, error, allowed):
+    weights = small_weights()
+    weights = replace(weights, provenance=replace(weights.provenance, bfloat16_error=error))
+    assert tile.uses_bfloat16(weights, device) is allowed
+
+
+def test_denormals_are_flushed_in_every_worker_thread_while_it_runs_and_not_after(path):
+    """The setting belongs to a thread: set while loading, it would serve the first worker only."""
+    smallest = np.float32(1e-38)
+    sharpened(path)
+    generator = tile._load(str(path), file_checksum(path), "cpu").generator
+    during, after = [], []
+    generator.register_forward_hook(lambda *_: during.append(float(smallest * np.float32(0.01))))
+
+    def run(_):
+        sharpened(path)
+        after.append(float(smallest * np.float32(0.01)))
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(run, range(4)))
+    assert during == [0.0] * 4
+    assert all(value > 0 for value in after)

@@ -1,0 +1,242 @@
+"""The command line on a small synthetic scene: what it writes, prints, refuses, and how it goes on after a kill."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import eosr
+from eosr.cli import main
+from eosr.write import deliver
+
+
+@pytest.fixture
+def item(written, tmp_path):
+    """Path of a STAC item of the synthetic scene of 360 x 360 pixels."""
+    path = tmp_path / "item.json"
+    path.write_text(json.dumps(written.item()))
+    return str(path)
+
+
+def quick(item, out, *more):
+    return ["superresolve", item, str(out), "--method", "bicubic", "--bands", "B02,B05", "--quiet", *more]
+
+
+def written_at(store, blocks):
+    """When the chunks of B05 were written, by block."""
+    return {block: (store / "B05" / "c").joinpath(*block.split(".")).stat().st_mtime_ns for block in blocks}
+
+
+def test_superresolve_writes_zarr_cogs_and_an_item_that_opens_again(item, tmp_path, capsys):
+    assert main(["superresolve", item, str(tmp_path / "out"), "--method", "bicubic"]) == 0
+    told = capsys.readouterr()
+    assert "12 bands of 360 x 360 pixels in" in told.out
+    path = next((tmp_path / "out").glob("*_eosr.json"))
+    assert str(path) in told.out
+    assert "writing" in told.err  # progress
+
+    expected = eosr.superresolve(eosr.open_stac(item), method="bicubic")
+    from_cogs = eosr.open_stac(path)
+    from_zarr = xr.open_zarr(tmp_path / "out" / "sharpened.zarr", decode_coords="all")
+    for band in ("B02", "B8A", "B09"):
+        np.testing.assert_array_equal(from_cogs[band].values, expected[band].values)
+        np.testing.assert_array_equal(from_zarr[band].values, expected[band].values)
+    assert not list((tmp_path / "out").glob(".eosr*"))
+
+
+def test_a_window_and_float32_reach_the_library(item, written, tmp_path):
+    box = [written.left + 600, written.top - 3000, written.left + 3000, written.top - 600]
+    more = ["--bbox", *map(str, box), "--bbox-crs", "item", "--dtype", "float32", "--format", "cog"]
+    assert main([*quick(item, tmp_path / "out"), *more]) == 0
+    ds = eosr.open_stac(next((tmp_path / "out").glob("*_eosr.json")))
+    assert dict(ds.sizes) == {"time": 1, "y10": 240, "x10": 240}
+    assert ds.B05.dtype == np.float32
+    assert not (tmp_path / "out" / "sharpened.zarr").exists()
+
+
+def test_format_zarr_writes_no_cogs(item, tmp_path):
+    assert main(quick(item, tmp_path / "out", "--format", "zarr")) == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["sharpened.zarr"]
+
+
+def test_a_second_run_is_refused_and_touches_nothing_unless_told_to_overwrite(item, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(quick(item, out)) == 0
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    assert main(quick(item, out)) == 1
+    told = capsys.readouterr().err
+    assert "is already there" in told
+    assert "--overwrite" in told
+    assert len(told.splitlines()) == 1
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+
+    assert main(quick(item, out, "--overwrite", "--dtype", "float32")) == 0
+    assert xr.open_zarr(out / "sharpened.zarr").B05.dtype == np.float32
+
+
+def test_a_killed_run_goes_on_where_it_stopped(item, tmp_path):
+    out = tmp_path / "out"
+    command = quick(item, out, "--chunks", "24", "--format", "zarr", "--threads", "1")
+    with subprocess.Popen([sys.executable, "-m", "eosr.cli", *command], env=dict(os.environ)) as running:
+        markers = out / "sharpened.zarr.part.done"
+        while running.poll() is None and len(list(markers.glob("[0-9]*"))) < 10:
+            time.sleep(0.02)
+        running.send_signal(signal.SIGKILL)
+    done = [path.name for path in markers.glob("[0-9]*")]
+    assert 10 <= len(done) < 225, "the run was over before it could be killed"
+    before = written_at(out / "sharpened.zarr.part", done)
+
+    assert main(command) == 0
+    assert written_at(out / "sharpened.zarr", done) == before
+    expected = eosr.superresolve(eosr.open_stac(item), method="bicubic", bands=["B05"])
+    np.testing.assert_array_equal(xr.open_zarr(out / "sharpened.zarr").B05.values, expected.B05.values)
+
+
+def test_an_unfinished_run_of_something_else_is_refused(item, tmp_path, capsys):
+    out = tmp_path / "out"
+    ds = eosr.superresolve(eosr.open_stac(item), method="bicubic", bands=["B05"])
+
+    def stop(block):
+        raise KeyboardInterrupt
+
+    broken = ds.assign(B05=ds.B05.copy(data=ds.B05.data.map_blocks(stop, dtype="uint16", meta=np.empty((0, 0, 0)))))
+    with pytest.raises(KeyboardInterrupt):
+        deliver(broken, out)
+    assert main(quick(item, out)) == 1
+    told = capsys.readouterr().err
+    assert "holds an unfinished run of something else" in told
+    assert "--overwrite" in told
+    assert main(quick(item, out, "--overwrite")) == 0
+    assert [path.name for path in out.glob(".*")] == []
+
+
+def test_a_run_that_was_stopped_after_the_zarr_does_not_compute_it_again(item, tmp_path):
+    out = tmp_path / "out"
+    ds = eosr.superresolve(eosr.open_stac(item), method="bicubic", bands=["B05"])
+    deliver(ds, out, format="zarr")
+    written_at = (out / "sharpened.zarr" / "zarr.json").stat().st_mtime_ns
+    # The state after the Zarr and before the COGs: the store is there, and the marker says so.
+    from eosr.write_blocks import fingerprint_of, prepared
+    from eosr.write_layout import layers_of
+
+    request = {**fingerprint_of(prepared(ds, layers_of(ds))), "format": "both"}
+    (out / ".eosr-delivery.json").write_text(json.dumps({"request": request, "zarr": True, "resumed": False}))
+    made = deliver(ds, out)
+    assert (out / "sharpened.zarr" / "zarr.json").stat().st_mtime_ns == written_at
+    assert len(made.cogs) == len(made.items) == 1
+
+
+def test_evaluate_prints_an_aligned_table_with_bicubic_beside(item, capsys):
+    assert main(["evaluate", item, "--method", "bicubic", "--no-consistency", "--bands", "B05,B11"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert len(lines) == 5  # head, rule, two bands, all
+    assert len({len(line) for line in lines}) == 1
+    assert "RMSE [DN]" in lines[0]
+
+
+def test_evaluate_prints_json_with_the_same_numbers(item, capsys):
+    command = ["evaluate", item, "--method", "bicubic", "--no-consistency", "--bands", "B05", "--degradation", "box"]
+    assert main([*command, "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    table = eosr.evaluate(eosr.open_stac(item), method="bicubic", bands=["B05"], degradation="box")
+    (row,) = printed["bands"]
+    assert row["rmse"] == pytest.approx(table.rmse.item())
+    assert (row["band"], row["method"], row["time"]) == ("B05", "bicubic", "2023-06-01T10:15:00")
+    assert printed["about"]["degradation"] == "box"
+
+
+@pytest.mark.parametrize("name", ["s2sr-20m", "s2sr-60m"])
+def test_info_tells_what_shipped_weights_are(name, capsys):
+    assert main(["info", name, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    weights = eosr.load_weights(name)
+    assert facts["parameters"] == weights.parameters
+    assert facts["SHA-256"] == weights.checksum
+    assert facts["licence"] == "Apache-2.0"
+    assert main(["info", name]) == 0
+    printed = capsys.readouterr().out
+    assert f"sharpens:                     {', '.join(facts['sharpens'])}" in printed
+    assert "RMSE on kept-out scenes [DN]:" in printed
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (["--bands", "B99"], "'B99' is not a band of Sentinel-2"),
+        (["--method", "magic"], "'magic' is not a method eosr knows"),
+        (["--chunks", "100"], "chunks=100 is not a multiple of 6"),
+        (["--bbox", "-76.1", "37", "-76", "37.1"], "lies outside the scene"),
+        (["--offset", "lots"], "offset='lots' is no policy"),
+        (["--threads", "0"], "--threads 0 cannot work"),
+        (["--tile", "18SVG"], "no item of tile '18SVG'"),
+    ],
+)
+def test_bad_input_is_one_line_on_stderr_and_exit_1(item, tmp_path, capsys, change, told):
+    assert main([*quick(item, tmp_path / "out"), *change]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    (line,) = printed.err.splitlines()
+    assert line.startswith("eosr: ")
+    assert told in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_text_file_as_weights_and_a_missing_source_are_one_line_too(item, tmp_path, capsys):
+    (tmp_path / "notes.safetensors").write_text("not weights")
+    assert main(["info", str(tmp_path / "notes.safetensors")]) == 1
+    assert "is no weights file of eosr" in capsys.readouterr().err
+    assert main(["evaluate", str(tmp_path / "none.json")]) == 1
+    assert "none.json: " in capsys.readouterr().err
+
+
+def test_an_error_that_is_not_of_eosr_keeps_its_traceback(item, tmp_path, monkeypatch):
+    def broken(*args, **options):
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr("eosr.stac.open_stac", broken)
+    with pytest.raises(ZeroDivisionError, match="a defect"):
+        main(quick(item, tmp_path / "out"))
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (["superresolve", "a", "b", "--metod", "bicubic"], "unknown option --metod; did you mean --method?"),
+        (["superresolve", "a", "b", "--overwrit"], "unknown option --overwrit; did you mean --overwrite?"),
+        (["evaluate", "a", "--consistancy=no"], "unknown option --consistancy; did you mean --no-consistency?"),
+        (["evaluate", "a", "b"], "unknown argument b"),
+        (["superresolve", "a", "b", "--format", "cogs"], "did you mean cog?"),
+        (["superresolv", "a", "b"], "did you mean superresolve?"),
+    ],
+)
+def test_a_mistyped_option_is_answered_with_the_nearest_one(capsys, command, told):
+    with pytest.raises(SystemExit) as stopped:
+        main(command)
+    assert stopped.value.code == 2
+    printed = capsys.readouterr().err
+    assert told in printed
+    assert "usage: eosr" in printed
+
+
+def test_help_names_every_command_with_examples_and_needs_no_torch():
+    script = (
+        "import sys\nfrom eosr.cli import main\ntry:\n    main(['--help'])\nexcept SystemExit as stopped:\n"
+        "    assert stopped.code == 0\nassert 'torch' not in sys.modules\nassert 'matplotlib' not in sys.modules"
+    )
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    for command in ("superresolve", "evaluate", "info", "demo"):
+        assert f"  eosr {command} " in told
+    assert max(map(len, told.splitlines())) <= 120
+
+
+def test_version_is_that_of_the_package(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--version"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out == f"eosr {eosr.__version__}\n"

@@ -1,0 +1,1 @@
+"""Tests of eosr.train, file for file."""
