@@ -4,10 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint clean
+.PHONY: demo picture test lint clean
 
 demo: $(STAMP)
 	$(BIN)/eosr demo demo-output
+
+# The picture of the README.
+picture: demo
+	mkdir -p docs/images
+	cp demo-output/before-after.png docs/images/
 
 test: lint
 	$(BIN)/pytest -n 2
@@ -17,10 +22,13 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Debian without python3-venv has no ensurepip: there pip itself goes into the environment with `pip --python`.
 # torch first and pinned: without the pin pip would take the newest build, with gigabytes of CUDA libraries.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "eosr needs Python 3.11 or newer; try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing eosr into $(VENV); the first time this fetches a few hundred MB"
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) 2>/dev/null || $(PYTHON) -m venv --clear --without-pip $(VENV)
+	@test -x $(BIN)/pip || $(PYTHON) -m pip --quiet --python $(BIN)/python install pip
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt "$$(grep '^torch==' constraints.txt)"
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@

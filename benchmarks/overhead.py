@@ -51,10 +51,9 @@ def tiles_of(item: Path, size: int, chunk: int) -> list[tuple]:
                     ]
                     return torch.from_numpy(np.stack(cut)[None].astype(np.float32)) / scale if cut else None
 
-                calls.append(
-                    (weights.generator, stack(norm.fine_bands), stack(norm.target_bands), sigma)
-                    + (stack(norm.middle_bands),)
-                )
+                inputs = (stack(bands) for bands in (norm.fine_bands, norm.target_bands, norm.middle_bands))
+                fine, coarse, middle = inputs
+                calls.append((weights.generator, fine, coarse, sigma, middle))
     return calls
 
 

@@ -28,7 +28,7 @@ from eosr.write import Delivery, Progress, deliver
 #: Multiples of 36; the scores at 60 m need context around the block, which alone is smaller than the generator's reach.
 DEMO_WINDOW: Final = (slice(360, 1440), slice(0, 1296))
 #: Rows and columns of the picture, within the validation block and whole 60 m pixels.
-PICTURE: Final = (slice(1116, 1332), slice(186, 402))
+PICTURE: Final = (slice(1188, 1332), slice(258, 402))
 #: Short-wave infrared, narrow near infrared, red edge as red, green, blue: all measured at 20 m.
 COMPOSITE: Final = ("B12", "B8A", "B05")
 OPERATOR: Final = "study"
@@ -160,9 +160,9 @@ def aligned(markdown: str) -> str:
     Examples
     --------
     >>> print(aligned("| a | b |\n|---|---:|\n| long | 1 |"), end="")
-    | a    |  b |
-    |------|---:|
-    | long |  1 |
+    | a    |    b |
+    |------|-----:|
+    | long |    1 |
     """
     lines = markdown.splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] if line.startswith("|") else [] for line in lines]

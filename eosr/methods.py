@@ -1,11 +1,11 @@
-"""What can sharpen: a generator from a weights file, or a classical method; each says what it needs and how far it sees."""
+"""What can sharpen: a generator from a weights file or a classical method; what each needs and how far it sees."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -97,11 +97,15 @@ def choose_methods(
     chosen = []
     for candidate in candidates:
         present = [band for band in candidate.targets if band in available]
-        wanted = [band for band in candidate.targets if bands is None or band in bands]
+        # A generator takes all its targets at once; a classical method takes every band for itself.
+        all_there = candidate.targets if candidate.path else present
+        wanted = [
+            band for band in (all_there if bands is None else candidate.targets) if bands is None or band in bands
+        ]
         if not wanted or (bands is None and not present):
             continue
         _check_inputs(candidate, wanted, available)
-        chosen.append(candidate)
+        chosen.append(candidate if candidate.path else replace(candidate, targets=tuple(wanted)))
     _check_wanted(bands, candidates, chosen, available)
     return chosen
 
@@ -146,7 +150,7 @@ def _from_weights(
                 path=str(weights_path(source).resolve()),
                 checksum=loaded.checksum,
                 device=device,
-            )  # fmt: skip
+            )
         )
     return methods
 
@@ -177,6 +181,6 @@ def _check_wanted(
             )
     elif not chosen:
         raise BandError(
-            f"the Dataset holds {', '.join(available) or 'no bands'}: nothing that {', '.join(m.name for m in candidates)} "
-            "could sharpen. Open the 20 m or 60 m bands too."
+            f"the Dataset holds {', '.join(available) or 'no bands'}: nothing that "
+            f"{', '.join(m.name for m in candidates)} could sharpen. Open the 20 m or 60 m bands too."
         )

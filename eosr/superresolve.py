@@ -65,7 +65,9 @@ class TileTask:
         with_nan = [as_float_with_nan(array[0]) + np.float32(self.offset) for array in arrays]
         filled = [_cut(fill_gaps(a, np.isfinite(a)), self.margin // k) for a, k in zip(with_nan, scales, strict=True)]
         fine, *middle, coarse = (_cut(a, self.margin // k) for a, k in zip(with_nan, scales, strict=True))
-        sharp = self.method(filled[0], filled[1] if middle else None, filled[-1], self.sigma)
+        whole = [_whole_steps(a, fine.shape, k) for a, k in zip(filled, scales, strict=True)]
+        sharp = self.method(whole[0], whole[1] if middle else None, whole[-1], self.sigma)
+        sharp = np.ascontiguousarray(sharp[:, : fine.shape[1], : fine.shape[2]])
         if self.consistency:
             self._mirror_edges(sharp, block_id)
             for i, sigma in enumerate(self.sigma):
@@ -309,6 +311,12 @@ def _map(task: TileTask, stacks: Sequence[da.Array], tile_chunks: Sequence[tuple
 
 def _cut(array: npt.NDArray[Any], rim: int) -> npt.NDArray[Any]:
     return array[..., rim : array.shape[-2] - rim, rim : array.shape[-1] - rim]
+
+
+def _whole_steps(array: npt.NDArray[Any], shape: tuple[int, ...], scale: int) -> npt.NDArray[Any]:
+    """Repeat the last row and column until the tile holds whole 60 m pixels, as attention needs; beyond the halo."""
+    rows, columns = (-size % STEP // scale for size in shape[-2:])
+    return np.pad(array, ((0, 0), (0, rows), (0, columns)), mode="edge") if rows or columns else array
 
 
 def _enlarged(valid: npt.NDArray[np.bool_], factor: int) -> npt.NDArray[np.bool_]:

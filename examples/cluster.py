@@ -27,7 +27,7 @@ def main(folder: Path, side: int = 1080) -> Path:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 2) // 2)))
     catalog = write_catalog(folder / "catalogue")
     window = (LEFT, TOP - 10 * side, LEFT + 10 * side, TOP)
-    ds = eosr.open_stac(catalog, bbox=window, bbox_crs="item", chunks=max(180, side // 2 // 6 * 6))
+    ds = eosr.open_stac(catalog, bbox=window, bbox_crs="item", chunks=max(360, side // 2 // 6 * 6))
     sharp = ds.s2sr.superresolve()
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster, Client(cluster):
         return sharp.s2sr.to_zarr(folder / "sharp.zarr", overwrite=True)

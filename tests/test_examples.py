@@ -40,11 +40,11 @@ def test_the_notebook_runs_from_top_to_bottom(tmp_path):
 
 @needs_sample
 def test_the_cluster_example_sharpens_on_two_processes(tmp_path):
-    command = [sys.executable, str(EXAMPLES / "cluster.py"), str(tmp_path), "360"]
+    command = [sys.executable, str(EXAMPLES / "cluster.py"), str(tmp_path), "240"]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip() == str(tmp_path / "sharp.zarr")
     written = xr.open_zarr(tmp_path / "sharp.zarr", decode_coords="all")
-    assert {written[band].shape for band in written.data_vars} == {(1, 360, 360)}
+    assert {written[band].shape for band in written.data_vars} == {(1, 240, 240)}
     assert len(written.data_vars) == 12
     assert bool(np.all(written.B12.values > 0))

@@ -14,14 +14,12 @@ from urllib.parse import urlsplit
 import pytest
 
 import eosr
-from eosr import accessor, grid, metrics, radiometry, write
+from eosr import grid, metrics, radiometry, write
 
 ROOT = Path(__file__).resolve().parents[1]
 FUNCTIONS = sorted(name for name in eosr.__all__ if inspect.isfunction(getattr(eosr, name)))
 #: Longest file [lines].
 LONGEST = 410
-#: Where the method of the accessor comes from, if not from the function of the same name in `eosr`.
-ACCESSOR_SOURCES = {"at": grid.at, "crop_to_multiple": grid.crop_to_multiple}
 SUBMODULE_FUNCTIONS = {
     "grid.at": grid.at, "grid.from_arrays": grid.from_arrays, "grid.crop_to_multiple": grid.crop_to_multiple,
     "radiometry.to_digital_numbers": radiometry.to_digital_numbers, "write.to_stac_items": write.to_stac_items,
@@ -87,16 +85,6 @@ def test_a_public_function_documents_every_argument_its_result_and_its_errors(na
 @pytest.mark.parametrize("name", sorted(SUBMODULE_FUNCTIONS))
 def test_a_function_reached_through_its_module_has_a_docstring(name):
     assert sections(SUBMODULE_FUNCTIONS[name])[""].strip()
-
-
-@pytest.mark.skipif((ROOT / "tests" / "test_accessor.py").exists(), reason="tests/test_accessor.py does it")
-@pytest.mark.parametrize("name", sorted(n for n in vars(accessor.S2SRAccessor) if not n.startswith("_")))
-def test_a_method_of_the_accessor_has_the_signature_of_its_function(name):
-    function = ACCESSOR_SOURCES.get(name) or getattr(eosr, name)
-    first, *expected = inspect.signature(function).parameters.values()
-    _, *method = inspect.signature(getattr(accessor.S2SRAccessor, name)).parameters.values()
-    assert first.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
-    assert [(p.name, p.kind, p.default) for p in method] == [(p.name, p.kind, p.default) for p in expected]
 
 
 def python_files() -> list[Path]:

@@ -38,6 +38,13 @@ def weights(tmp_path_factory):
     }
 
 
+@pytest.fixture(scope="module")
+def gentle(tmp_path_factory):
+    """Generators whose answer is wrong by hundreds of DN, not by tens of thousands."""
+    folder = tmp_path_factory.mktemp("gentle")
+    return [random_weights(folder / f"{f}.safetensors", factor=f, size=0.3) for f in (2, 6)]
+
+
 @pytest.fixture
 def small_tiles(monkeypatch):
     """Let a tile be as small as its halo: the worst case, which only costs time."""
@@ -66,7 +73,7 @@ def test_chunk_sizes_agree_everywhere(weights):
 
 @pytest.mark.parametrize("kind", ["back_projection", "study"])
 def test_every_shape_and_chunk_gives_the_same(weights, small_tiles, kind):
-    few = 8 if kind == "back_projection" else 4
+    few = 6 if kind == "back_projection" else 3
 
     @settings(max_examples=few, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(
@@ -85,9 +92,9 @@ def test_every_shape_and_chunk_gives_the_same(weights, small_tiles, kind):
 
 
 def test_shipped_weights_leave_no_seam(small_tiles):
-    scene = synthetic_scene(29, 75, level="L1C").drop_vars("B10")
+    scene = synthetic_scene(24, 54, level="L1C").drop_vars("B10")
     whole = run(chunked(scene, None), None, dtype="uint16")
-    tiled = run(chunked(scene, 150), None, dtype="uint16")
+    tiled = run(chunked(scene, 144), None, dtype="uint16")
     assert_close(tiled, whole, atol=1)
     assert list(whole.data_vars) == list(SHARP_BANDS)
 
@@ -103,9 +110,9 @@ def test_twenty_metre_bands_alone_need_no_sixty_metre_grid(weights, small_tiles,
 
 
 @pytest.mark.parametrize("operator", DEGRADATIONS)
-def test_degraded_answer_is_the_measurement_up_to_the_edges(weights, operator):
+def test_degraded_answer_is_the_measurement_up_to_the_edges(gentle, operator):
     scene = synthetic_scene(50, 47, level="L2A", chunks=144)
-    sharp = run(scene, weights["back_projection"], degradation=operator)
+    sharp = run(scene, gentle, degradation=operator)
     for name in (*BANDS_20M, *BANDS_60M):
         factor = 2 if name in BANDS_20M else 6
         seen = degrade(sharp[name].astype(float), factor, degradation=operator)
@@ -113,9 +120,8 @@ def test_degraded_answer_is_the_measurement_up_to_the_edges(weights, operator):
         np.testing.assert_allclose(seen.values, scene[name].values, rtol=0, atol=2e-3, err_msg=name)
 
 
-def test_rounded_answer_is_the_measurement_within_rounding(tmp_path):
-    # Gentle weights and a high zero: nothing is clipped at 1, as it would be where the truth is darker than that.
-    gentle = [random_weights(tmp_path / f"{f}.safetensors", factor=f, size=0.3) for f in (2, 6)]
+def test_rounded_answer_is_the_measurement_within_rounding(gentle):
+    # A high zero: nothing is clipped at 1.
     scene = synthetic_scene(30, 30, level="L2A", radiometric_offset=-9000)
     sharp = run(scene, gentle, dtype="uint16")
     without = run(scene, gentle, consistency=False)

@@ -17,7 +17,7 @@ def main(argv: list[str] | None = None) -> int:
     run.add_argument("config", type=Path, help="TOML file, e.g. eosr/weights/s2sr-20m.toml")
     run.add_argument("--data", type=Path, required=True, help="folder of the training packs (*.npz)")
     run.add_argument("--out", type=Path, required=True, help="folder for state, log and weights")
-    run.add_argument("--threads", type=int, help="CPU threads (default: all)")
+    run.add_argument("--threads", type=_count, help="CPU threads (default: all)")
     options = parser.parse_args(argv)
     try:
         # Imported here: `eosr-train --help` needs no torch.
@@ -28,6 +28,12 @@ def main(argv: list[str] | None = None) -> int:
         print(f"eosr-train: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of threads; give 1 or more")
+    return int(text)
 
 
 if __name__ == "__main__":

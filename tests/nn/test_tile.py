@@ -1,6 +1,7 @@
 """A tile goes through the generator of a file: loaded once per process, checked, on the right device and precision."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -55,7 +56,13 @@ def test_a_60_m_tile_gets_its_20_m_guides(tmp_path):
 
 def test_many_threads_load_the_model_once_and_agree(path, monkeypatch):
     loads, together = [], threading.Barrier(8)
-    monkeypatch.setattr(tile, "load_weights", lambda source: loads.append(source) or load_weights(source))
+
+    def slowly(source):
+        loads.append(source)
+        time.sleep(0.05)  # a model of a real size takes this long, and the others come meanwhile
+        return load_weights(source)
+
+    monkeypatch.setattr(tile, "load_weights", slowly)
 
     def run(_):
         together.wait()
@@ -77,7 +84,7 @@ def test_a_file_that_changed_since_the_graph_was_built_is_refused(path):
 def test_a_file_that_a_worker_does_not_see_is_named(path):
     checksum = file_checksum(path)
     path.unlink()
-    with pytest.raises(WeightsError, match="are not visible from this worker. Put them on a shared filesystem."):
+    with pytest.raises(WeightsError, match=r"are not visible from this worker\. Put them on a shared filesystem\."):
         tile.sharpen(str(path), checksum, *arrays(), (0.5,) * 6, device="cpu")
 
 

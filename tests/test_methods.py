@@ -1,0 +1,104 @@
+"""Choosing what sharpens: which weights for which bands, and what is refused before anything is read."""
+
+import pickle
+
+import pytest
+
+from eosr.bands import BANDS_10M, BANDS_20M, BANDS_60M, SHARP_BANDS
+from eosr.errors import BandError, DegradationError, RadiometryError, WeightsError
+from eosr.methods import choose_methods
+from eosr.superresolve import superresolve
+from eosr.testing import random_weights, synthetic_scene
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights")
+    random_weights(path / "two.safetensors", factor=2)
+    random_weights(path / "six.safetensors", factor=6)
+    random_weights(path / "study-only.safetensors", factor=2, degradations=["study"], levels=["L2A"])
+    return path
+
+
+def test_shipped_weights_serve_every_band_both_levels_and_all_four_operators():
+    twenty, sixty = choose_methods(None, None, None, SHARP_BANDS, "auto")
+    assert (twenty.factor, twenty.targets, twenty.middle_bands) == (2, BANDS_20M, ())
+    assert (sixty.factor, sixty.targets, sixty.middle_bands) == (6, BANDS_60M, BANDS_20M)
+    for method in (twenty, sixty):
+        assert method.fine_bands == BANDS_10M
+        for level in ("L1C", "L2A", ""):
+            for operator in ("study", "box", "mtf", "mtf_diff", "sigma=0.8"):
+                method.check(level=level, degradation=operator)
+        assert len(method.checksum) == 64
+
+
+def test_only_what_is_needed_is_chosen(folder):
+    files = [folder / "two.safetensors", folder / "six.safetensors"]
+    names = [[m.factor for m in choose_methods(files, None, bands, SHARP_BANDS, "cpu")] for bands in (
+        None, ["B05"], ["B01", "B02"], ["B02"], ["B09", "B12"],
+    )]  # fmt: skip
+    assert names == [[2, 6], [2], [6], [], [2, 6]]
+    no_sixty = [*BANDS_10M, *BANDS_20M]
+    assert [m.factor for m in choose_methods(files, None, None, no_sixty, "cpu")] == [2]
+    assert [m.factor for m in choose_methods(str(files[1]), None, None, SHARP_BANDS, "cpu")] == [6]
+
+
+def test_bicubic_needs_no_guides_and_no_weights():
+    twenty, sixty = choose_methods(None, "bicubic", None, ["B02", "B05", "B01"], "cpu")
+    assert (twenty.targets, sixty.targets) == (("B05",), ("B01",))
+    assert (twenty.path, sixty.path) == ("", "")
+    assert (twenty.fine_bands, sixty.middle_bands) == ((), ())
+    sharp = superresolve(synthetic_scene(20, 20)[["B02", "B05"]], method="bicubic")
+    assert list(sharp.data_vars) == ["B02", "B05"]
+    assert sharp["B05"].shape == (120, 120)
+    with pytest.raises(BandError, match=r"bicubic needs B05, B11; the Dataset lacks B11\. Open it with all bands"):
+        choose_methods(None, "bicubic", ["B05", "B11"], ["B02", "B05", "B01"], "cpu")
+
+
+def test_a_method_is_small_enough_for_every_task_of_a_graph(folder):
+    (method,) = choose_methods(folder / "two.safetensors", None, None, SHARP_BANDS, "cpu")
+    assert pickle.loads(pickle.dumps(method)) == method
+    assert len(pickle.dumps(method)) < 1500
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "text"),
+    [
+        ({"method": "lanczos"}, WeightsError, "'lanczos' is not a method .* Use one of 'bicubic', or weights="),
+        ({"method": "bicubic", "weights": "s2sr-20m"}, WeightsError, "exclude each other. Give one of them"),
+        ({"weights": "s2sr-30m"}, WeightsError, "'s2sr-30m' is neither a weights file .* Shipped: 's2sr-20m'"),
+        ({"weights": ["two", "two"]}, WeightsError, "both sharpen B05, B06, B07, B11, B12, B8A. Give one of them"),
+        ({"weights": "two", "bands": ["B01"]}, BandError, "B01 cannot be sharpened by random-2. They deliver B05"),
+        ({"weights": "six", "bands": ["B05"]}, BandError, "B05 cannot be sharpened by random-6. They deliver B01, B09"),
+        ({"weights": "study-only", "degradation": "mtf"}, DegradationError,
+         "random-2 was trained to invert study, not 'mtf'. Use degradation='study', or other weights"),
+        ({"weights": "text"}, WeightsError, "text.safetensors is no weights file of eosr, or is damaged"),
+    ],
+)  # fmt: skip
+def test_bad_choices_are_refused_with_the_remedy(folder, options, kind, text):
+    (folder / "text.safetensors").write_text("dear reader, these are no weights")
+
+    def named(name):
+        return folder / f"{name}.safetensors" if (folder / f"{name}.safetensors").exists() else name
+
+    given = options.get("weights")
+    if given is not None:
+        options = {**options, "weights": [named(w) for w in given] if isinstance(given, list) else named(given)}
+    with pytest.raises(kind, match=text):
+        superresolve(synthetic_scene(25, 25, level="L2A"), **options)
+
+
+def test_weights_for_another_level_are_refused(folder):
+    scene = synthetic_scene(25, 25, level="L1C")
+    with pytest.raises(
+        RadiometryError, match=r"random-2 serves L2A, the Dataset is 'L1C'. Choose other weights, or set"
+    ):
+        superresolve(scene, weights=folder / "study-only.safetensors")
+
+
+def test_weights_for_other_bands_name_what_the_dataset_lacks(folder):
+    scene = synthetic_scene(25, 25, level="L2A").drop_vars(["B06", "B12"])
+    with pytest.raises(BandError, match=r"random-2 needs B02, .* the Dataset lacks B06, B12. Open it with all bands"):
+        superresolve(scene, weights=folder / "two.safetensors")
+    with pytest.raises(BandError, match=r"random-6 needs B02, .* the Dataset lacks B06, B12"):
+        superresolve(scene, weights=folder / "six.safetensors")

