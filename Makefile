@@ -26,7 +26,7 @@ lint: $(STAMP)
 # torch first and pinned: without the pin pip would take the newest build, with gigabytes of CUDA libraries.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "eosr needs Python 3.11 or newer; try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
-	@echo "installing eosr into $(VENV); the first time this fetches a few hundred MB"
+	@echo "installing eosr into $(VENV) (minutes, the first time)"
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) 2>/dev/null || $(PYTHON) -m venv --clear --without-pip $(VENV)
 	@test -x $(BIN)/pip || $(PYTHON) -m pip --quiet --python $(BIN)/python install pip
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt "$$(grep '^torch==' constraints.txt)"

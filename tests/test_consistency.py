@@ -143,6 +143,8 @@ def test_a_coarse_gap_sets_no_condition_and_the_rest_is_met(lazy):
         assert bool(np.isfinite(answer).all())
         seen = degrade(answer, factor, degradation=name)
         np.testing.assert_allclose(seen.where(measured.notnull()), measured, rtol=0, atol=1e-3)
+        before = degrade(estimate, factor, degradation=name).where(measured.isnull())
+        np.testing.assert_allclose(seen.where(measured.isnull()), before, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("lazy", [False, True])
