@@ -10,8 +10,8 @@ from rasterio.transform import from_bounds
 
 from eosr.bands import BANDS, BANDS_10M, BANDS_20M, BANDS_60M
 from eosr.errors import TrainingError
-from eosr.train.loop import training_windows
 from eosr.sample import sample_folder
+from eosr.train.loop import training_windows
 from eosr.train.scenes import (
     PACKS,
     SAMPLE_WINDOW,
