@@ -47,7 +47,9 @@ class Method:
         # Imported in the worker: `import eosr` and a scheduler need no torch.
         from eosr.nn.tile import sharpen
 
-        return sharpen(self.path, self.checksum, fine, middle, coarse, sigma, device=self.device)
+        return sharpen(
+            self.path, self.checksum, fine, middle, coarse, sigma, device=self.device, trim=self.reach
+        )  # fmt: skip
 
     def check(self, *, level: str, degradation: str) -> None:
         """Refuse a level or an operator that the method was not made for.

@@ -19,6 +19,8 @@ from eosr.nn.operator import adjoint, degrade, taps_for
 
 #: The trunk sees the 10 m bands folded 2 x 2, i.e. it runs on the 20 m grid.
 FOLD = 2
+#: Rows of the trunk that a block works on at once without gradients: what is widest stays near the cache.
+ROWS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +55,25 @@ class WideBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, F, h, w) to the same shape."""
-        return x + self.reduce(functional.relu(self.expand(x)))
+        if torch.is_grad_enabled() or x.device.type != "cpu":
+            return x + self.reduce(functional.relu(self.expand(x)))
+        return self._by_rows(x)
+
+    def _by_rows(self, x: Tensor) -> Tensor:
+        """The same, rows by rows: less than half the memory, and no time lost in asking the system for pages."""
+        height = x.shape[2]
+        result = torch.empty_like(x)
+        last = result.permute(0, 2, 3, 1)
+        for top in range(0, height, ROWS):
+            bottom = min(top + ROWS, height)
+            rows = x[:, :, max(top - 1, 0) : bottom + 1]
+            if top == 0 or bottom == height:
+                rows = functional.pad(rows, (0, 0, int(top == 0), int(bottom == height)))
+            wide = functional.conv2d(rows, self.expand.weight, self.expand.bias, padding=(0, 1)).relu_()
+            # A 1 x 1 convolution is a product of matrices; torch has no fast convolution for it on the CPU.
+            narrow = functional.linear(wide.permute(0, 2, 3, 1), self.reduce.weight[:, :, 0, 0], self.reduce.bias)
+            torch.add(narrow, x[:, :, top:bottom].permute(0, 2, 3, 1), out=last[:, top:bottom])
+        return result
 
 
 class Stage(nn.Module):
@@ -71,9 +91,11 @@ class Stage(nn.Module):
         """Return the correction (B, C, H, W) and the features handed to the next stage (B, F, h, w)."""
         # bfloat16 has 8 bits: digital numbers of 4000 would come in steps of 16. What enters stays float32.
         with torch.autocast(inputs.device.type, enabled=False):
+            if not torch.is_grad_enabled():
+                inputs = inputs.contiguous(memory_format=torch.channels_last)
             features = self.enter(inputs.float())
         features = self.blocks(features if memory is None else features + memory)
-        return functional.pixel_shuffle(self.leave(features), FOLD), features
+        return functional.pixel_shuffle(self.leave(features).contiguous(), FOLD), features
 
 
 class BackProjectionGenerator(nn.Module):
@@ -115,7 +137,15 @@ class BackProjectionGenerator(nn.Module):
         """Return the configuration as plain values, for the weights file."""
         return asdict(self.config)
 
-    def forward(self, fine: Tensor, coarse: Tensor, sigma: Tensor, middle: Tensor | None = None) -> Tensor:
+    def _needed(self, stage: int) -> int:
+        """Fine pixels around the wanted ones that the trunk of a stage must see, for it and all later ones."""
+        s, r = self.config.factor, self.radius
+        trunk, later = FOLD * (1 + self.config.blocks), self.config.stages - stage - 1
+        return trunk + later * (trunk + r + s - 1)
+
+    def forward(
+        self, fine: Tensor, coarse: Tensor, sigma: Tensor, middle: Tensor | None = None, *, trim: int = 0
+    ) -> Tensor:
         """Sharpen.
 
         Parameters
@@ -128,6 +158,9 @@ class BackProjectionGenerator(nn.Module):
             Standard deviation of the blur between the answer and ``coarse`` [fine pixels].
         middle : Tensor, shape (B, middle_guides, H / 2, W / 2), optional
             20 m bands, for a generator of the 60 m bands.
+        trim : int
+            Fine pixels on each side of the answer that nobody will look at. Later stages then skip what only these
+            need: of a halo of `reach` pixels two thirds of the work, with the same answer inside.
 
         Returns
         -------
@@ -143,11 +176,20 @@ class BackProjectionGenerator(nn.Module):
         fixed = torch.cat(guides, dim=1)
         estimate = functional.interpolate(coarse, scale_factor=s, mode="bilinear", align_corners=False)
         memory: Tensor | None = None
-        for stage in self.stages:
+        before = 0
+        for index, stage in enumerate(self.stages):
+            skip = max(0, trim - self._needed(index)) // FOLD
             residual = coarse - degrade(estimate, taps, s)
             estimate = estimate + s**2 * adjoint(residual, taps, s)
             seen = functional.interpolate(residual, size=size, mode="nearest") if s != FOLD else residual
-            inputs = torch.cat([fixed, functional.pixel_unshuffle(estimate, FOLD), seen], dim=1)
-            correction, memory = stage(inputs, memory)
-            estimate = estimate + correction.float()
+            inputs = torch.cat(
+                [_cut(part, skip) for part in (fixed, functional.pixel_unshuffle(estimate, FOLD), seen)], dim=1
+            )
+            correction, memory = stage(inputs, None if memory is None else _cut(memory, skip - before))
+            estimate = estimate + functional.pad(correction.float(), (FOLD * skip,) * 4)
+            before = skip
         return estimate
+
+
+def _cut(x: Tensor, rim: int) -> Tensor:
+    return x[..., rim : x.shape[-2] - rim, rim : x.shape[-1] - rim]

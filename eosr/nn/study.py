@@ -114,8 +114,10 @@ class StudyGenerator(nn.Module):
         """Return the configuration as plain values, for the weights file."""
         return asdict(self.config)
 
-    def forward(self, fine: Tensor, coarse: Tensor, sigma: Tensor, middle: Tensor | None = None) -> Tensor:
-        """Sharpen; shapes as in `BackProjectionGenerator.forward`. ``sigma`` is taken and not used: S2x is blind."""
+    def forward(
+        self, fine: Tensor, coarse: Tensor, sigma: Tensor, middle: Tensor | None = None, *, trim: int = 0
+    ) -> Tensor:
+        """Sharpen; shapes as in `BackProjectionGenerator.forward`. ``sigma`` and ``trim`` are taken and not used."""
         up = functional.interpolate(coarse, scale_factor=self.config.factor, mode="bilinear", align_corners=False)
         inputs = [fine, up]
         if middle is not None:

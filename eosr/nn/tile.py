@@ -36,10 +36,12 @@ def _load(path: str, checksum: str, device: str) -> Weights:
             f"the weights {path} have changed since the graph was built (checksum {weights.checksum[:12]} instead of "
             f"{checksum[:12]}). Build the result again."
         )
-    weights.generator.to(device)
     # TensorFloat-32 has 10 bits of fraction; "float32" shall mean it, whichever worker makes the pixel.
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
+    # channels_last: the layout in which the CPU convolves without copying every tensor into its own and back.
+    weights.generator.to(device)
+    weights.generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in the stubs
     return weights
 
 
@@ -79,7 +81,15 @@ def _denormals_flushed() -> Iterator[None]:
 
 
 def sharpen(
-    path: str, checksum: str, fine: Floats, middle: Floats | None, coarse: Floats, sigma: Any, *, device: str = "auto"
+    path: str,
+    checksum: str,
+    fine: Floats,
+    middle: Floats | None,
+    coarse: Floats,
+    sigma: Any,
+    *,
+    device: str = "auto",
+    trim: int = 0,
 ) -> Floats:
     """Run a generator on one tile.
 
@@ -93,6 +103,8 @@ def sharpen(
         Blur between the answer and ``coarse`` [fine pixels].
     device : str
         ``"auto"``, ``"cpu"``, ``"cuda"`` ...
+    trim : int
+        Fine pixels on each side of the answer that the caller cuts off; a generator may leave them unfinished.
 
     Returns
     -------
@@ -111,5 +123,5 @@ def sharpen(
     with _running, torch.inference_mode(), reduced, _denormals_flushed():
         sigmas = torch.tensor(np.asarray(sigma, np.float32), device=device)[None]
         inputs = None if middle is None else tensor(middle)
-        estimate = weights.generator(tensor(fine), tensor(coarse), sigmas, inputs)
+        estimate = weights.generator(tensor(fine), tensor(coarse), sigmas, inputs, trim=trim)
         return (estimate[0].float() * scale).cpu().numpy()
