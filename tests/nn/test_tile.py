@@ -39,7 +39,8 @@ def test_a_tile_is_scaled_sent_through_the_generator_and_scaled_back(path):
     expected = load_weights(path).generator(fine, coarse, torch.full((1, 6), 0.5))[0] * 2000
     answer = sharpened(path)
     assert answer.dtype == np.float32
-    np.testing.assert_array_equal(answer, expected.numpy())
+    # Another layout sums in another order; random weights make values of 30000, so this is float32 rounding.
+    np.testing.assert_allclose(answer, expected.numpy(), rtol=0, atol=0.1)
 
 
 def test_a_60_m_tile_gets_its_20_m_guides(tmp_path):
