@@ -198,14 +198,17 @@ def _open(options: argparse.Namespace) -> Any:
 
 
 def _superresolve(options: argparse.Namespace) -> None:
+    from eosr.radiometry import check_not_empty
     from eosr.superresolve import superresolve
     from eosr.write import deliver
 
+    ds = _open(options)
     sharp = superresolve(
-        _open(options), weights=options.weights, method=options.method, bands=options.bands,
+        ds, weights=options.weights, method=options.method, bands=options.bands,
         consistency=False if options.no_consistency else None, degradation=options.degradation or "auto",
         device=options.device, dtype=options.dtype,
     )  # fmt: skip
+    check_not_empty(ds)
     made = deliver(
         sharp, options.out, format=options.format, overwrite=options.overwrite, progress=not options.quiet
     )  # fmt: skip

@@ -250,3 +250,29 @@ def check_offset(ds: xr.Dataset, *, samples: int = 250_000) -> None:
                 f"an offset of {int(claimed)} is recorded for image {index}, but a permille of the pixels of {band} "
                 f"lies below {darkest:.0f} DN: the offset was already taken out. Open the scene with offset=0."
             )
+
+
+def check_not_empty(ds: xr.Dataset) -> None:
+    """Make sure that an image holds more than nodata, from its coarsest band: the cheapest to read.
+
+    Parameters
+    ----------
+    ds : Dataset
+        Digital numbers (0 is nodata) or floats (NaN is nodata). This function reads pixels of one band.
+
+    Raises
+    ------
+    RadiometryError
+        If no image has a single valid pixel; the message names the items and what to change.
+    """
+    names = [str(name) for name in ds.data_vars if name in BANDS]
+    if not names:
+        return
+    band = ds[min(names, key=lambda name: ds[name].size)]
+    valid = np.isfinite(band) if band.dtype.kind == "f" else band != ds.attrs.get("nodata", NODATA)
+    if not bool(valid.any().compute()):
+        items = ", ".join(ds.attrs.get("item_ids", [])) or "the Dataset"
+        raise RadiometryError(
+            f"{items}: the window holds nothing but nodata ({band.name} is empty). It lies outside the swath; choose "
+            "another window or date, e.g. --bbox or --datetime."
+        )

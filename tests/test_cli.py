@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 import xarray as xr
+from conftest import write_scene
 
 import eosr
 from eosr.cli import main
@@ -240,3 +241,12 @@ def test_version_is_that_of_the_package(capsys):
         main(["--version"])
     assert stopped.value.code == 0
     assert capsys.readouterr().out == f"eosr {eosr.__version__}\n"
+
+
+def test_a_window_of_nodata_only_is_refused_before_anything_is_written(tmp_path, capsys):
+    empty = write_scene(tmp_path / "empty", size=180, hole=slice(0, 30))
+    path = tmp_path / "item.json"
+    path.write_text(json.dumps(empty.item()))
+    assert main(quick(str(path), tmp_path / "out")) == 1
+    assert "holds nothing but nodata" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

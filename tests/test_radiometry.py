@@ -8,7 +8,7 @@ import xarray as xr
 
 from eosr.errors import RadiometryError
 from eosr.grid import from_arrays
-from eosr.radiometry import check_offset, offset_of, offsets, to_digital_numbers, to_reflectance
+from eosr.radiometry import check_not_empty, check_offset, offset_of, offsets, to_digital_numbers, to_reflectance
 
 GRID = {"transform": (10, 0, 600000, 0, -10, 5000040), "crs": 32632, "level": "L2A"}
 
@@ -139,3 +139,14 @@ def test_offset_that_the_pixels_contradict_is_found():
         check_offset(scene(np.ones((60, 60)), offset=-1000, B12=dark))
     dark[0, :5] = 0  # nodata, not darkness
     check_offset(scene(np.ones((60, 60)), offset=-1000, B12=dark))
+
+
+def test_a_window_without_a_single_valid_pixel_is_refused_by_name():
+    with pytest.raises(RadiometryError, match=r"S2B_made_up: the window holds nothing but nodata .* another window"):
+        check_not_empty(scene(np.zeros((6, 6))).assign_attrs(item_ids=["S2B_made_up"]))
+
+
+def test_one_valid_pixel_is_enough_not_to_be_empty():
+    pixels = np.zeros((6, 6))
+    pixels[5, 5] = 1
+    check_not_empty(scene(pixels).chunk(y10=3))
