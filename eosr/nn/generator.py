@@ -140,8 +140,13 @@ class BackProjectionGenerator(nn.Module):
     def _needed(self, stage: int) -> int:
         """Fine pixels around the wanted ones that the trunk of a stage must see, for it and all later ones."""
         s, r = self.config.factor, self.radius
-        trunk, later = FOLD * (1 + self.config.blocks), self.config.stages - stage - 1
-        return trunk + later * (trunk + r + s - 1)
+        trunk = FOLD * (1 + self.config.blocks)
+        # The wanted pixels end with a coarse pixel; from its last one the same walk as in `reach`.
+        last = s - 1 + trunk
+        for _ in range(self.config.stages - stage - 1):
+            last = (last + r) // s * s + s - 1 + r
+            last = last // FOLD * FOLD + FOLD - 1 + trunk
+        return last - (s - 1)
 
     def forward(
         self, fine: Tensor, coarse: Tensor, sigma: Tensor, middle: Tensor | None = None, *, trim: int = 0
