@@ -13,7 +13,7 @@ References
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Any, Final, TypeVar
 
 import dask.array as da
@@ -23,6 +23,7 @@ import xarray as xr
 
 from eosr.bands import BANDS, NODATA, PLATFORMS, mtf_at_nyquist
 from eosr.errors import DegradationError, GridError
+from eosr.radiometry import for_its_times
 
 #: The operators by name. ``study``: Gaussian of 1 / factor pixels (DSen2 and the reference study). ``box``: no blur.
 #: ``mtf``: the band's own MTF at the coarse Nyquist frequency. ``mtf_diff``: only the blur that the fine image lacks
@@ -228,18 +229,30 @@ def _degrade_dataset(
     bands = [str(name) for name in fine.data_vars if name in BANDS]
     if not bands:
         raise DegradationError("the Dataset holds no Sentinel-2 band to degrade. Name its variables B02, B05 ...")
-    if platform is None:
-        recorded = fine.attrs.get("platform") or PLATFORMS[0]
-        platform = recorded if isinstance(recorded, str) else recorded[0]
-    coarse = xr.Dataset(
-        {name: degrade(fine[name], factor, degradation=degradation, platform=platform, sigma=sigma) for name in bands},
-        attrs=fine.attrs,
-    )
+    fine = for_its_times(fine)
+    satellites = platform or fine.attrs.get("platform") or PLATFORMS[0]
+    how: dict[str, Any] = {"degradation": degradation, "sigma": sigma}
+    if isinstance(satellites, str):
+        degraded = {name: degrade(fine[name], factor, platform=satellites, **how) for name in bands}
+    else:
+        degraded = {name: _degrade_each_time(fine[name], factor, satellites, how) for name in bands}
+    coarse = xr.Dataset(degraded, attrs=fine.attrs)
     for name in bands:
         coarse[name].encoding["grid_mapping"] = fine[name].encoding.get("grid_mapping", "spatial_ref")
     coarse.attrs["degradation"] = degradation if sigma is None else f"sigma={sigma:g}"
     coarse.attrs["degradation_factor"] = int(factor)
     return coarse
+
+
+def _degrade_each_time(band: xr.DataArray, factor: int, satellites: Sequence[str], how: dict[str, Any]) -> xr.DataArray:
+    """Degrade a series whose images come from several satellites."""
+    if len(satellites) != band.sizes.get("time"):
+        raise DegradationError(
+            f"the attribute platform names {len(satellites)} satellites for {band.sizes.get('time', 'no')} times. "
+            "Give one, or one per time."
+        )
+    images = [degrade(band.isel(time=[i]), factor, platform=name, **how) for i, name in enumerate(satellites)]
+    return xr.concat(images, dim="time")
 
 
 def _degrade_array(fine: xr.DataArray, factor: int, taps: npt.NDArray[np.float64]) -> xr.DataArray:

@@ -21,6 +21,7 @@ from eosr.degrade import degrade
 from eosr.errors import BandError, GridError, MetricError
 from eosr.grid import STEPS, crop_to_multiple, groups_of, gsd_of
 from eosr.metrics import score_table
+from eosr.radiometry import for_its_times
 from eosr.superresolve import superresolve
 
 Property: TypeAlias = Literal["synthesis", "consistency"]
@@ -96,6 +97,7 @@ def evaluate(
         raise MetricError(f"property={property!r} is unknown. Use 'synthesis' or 'consistency'.")
     if border is not None and border < 0:
         raise MetricError(f"border={border} pixels cannot be left out. Use 0 or more, or None for two coarse pixels.")
+    ds = for_its_times(ds)
     runs = _runs(weights, method, consistency)
     tables = []
     provenance: dict[str, Any] = {}

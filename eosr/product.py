@@ -23,6 +23,7 @@ from rasterio.errors import RasterioError
 from eosr import __version__
 from eosr.bands import BANDS
 from eosr.errors import OutputError
+from eosr.radiometry import for_its_times
 from eosr.write_layout import attrs_at, check_absent, jsonable, local_path, spectral, times_of
 
 _EXTENSIONS = {"projection": "v2.0.0", "raster": "v2.0.0", "eo": "v2.0.0", "processing": "v1.2.0"}
@@ -107,7 +108,7 @@ def to_stac_item(
             f"the files hold {len(labels)} times ({labels[0]}, {labels[1]}, ...), and one item describes one. "
             f"Use to_stac_items, or give those of one time: [p for p in paths if p.name.startswith({labels[0]!r})]."
         )
-    attrs = _attributes(ds, files)
+    attrs = _attributes(None if ds is None else for_its_times(ds), files)
     item_id = id or f"{labels[0]}_eosr"
     target = files[0].path.parent / (re.sub(r"[^\w.-]+", "_", item_id) + ".json")
     if not overwrite:

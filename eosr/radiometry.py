@@ -25,6 +25,8 @@ from eosr.errors import RadiometryError
 
 #: Pixels of a baseline 04.00 product stay above this in the darkest permille: 1000 minus noise and overcorrection [DN].
 DARKEST_WITH_OFFSET: Final = 900
+#: Attributes that hold one value per time where the images differ.
+PER_TIME: Final = ("platform", "processing_baseline", "radiometric_offset", "offset_source")
 #: Bands whose dark pixels are darkest, because the atmosphere hardly scatters there.
 DARK_BANDS: Final = ("B12", "B11")
 
@@ -115,6 +117,30 @@ def _baseline(text: str, where: str) -> float | None:
         ) from None
 
 
+def for_its_times(ds: xr.Dataset) -> xr.Dataset:
+    """The Dataset with per-time attributes cut down to the times it still holds.
+
+    `eosr.open_stac` records ``platform``, ``processing_baseline`` and ``radiometric_offset`` as lists where the images
+    differ, and their times in ``times``. After ``.isel(time=0)`` or ``.sel`` the lists are those of the whole series;
+    here every remaining image gets its own again. Anything else passes unchanged.
+    """
+    times = ds.attrs.get("times")
+    if times is None or "time" not in ds.coords or ds["time"].dtype.kind != "M":
+        return ds
+    here = [str(time) for time in np.atleast_1d(ds["time"].values).astype("datetime64[us]")]
+    if (here == list(times) and "time" in ds.dims) or not set(here) <= set(times):
+        return ds
+    attrs: dict[str, Any] = {**ds.attrs, "times": here}
+    for key in PER_TIME:
+        value = attrs.get(key)
+        if isinstance(value, list) and len(value) == len(times):
+            mine = [value[times.index(time)] for time in here]
+            attrs[key] = mine[0] if len(set(mine)) == 1 else mine
+    settled = ds.copy()
+    settled.attrs = attrs
+    return settled
+
+
 def offsets(ds: xr.Dataset) -> xr.DataArray | int:
     """Offset of a Dataset from its attributes [DN]: one number, or dims (time,) where the images differ.
 
@@ -123,7 +149,7 @@ def offsets(ds: xr.Dataset) -> xr.DataArray | int:
     RadiometryError
         If the attribute is missing, or has another length than ``time``.
     """
-    recorded = ds.attrs.get("radiometric_offset")
+    recorded = for_its_times(ds).attrs.get("radiometric_offset")
     if recorded is None:
         raise RadiometryError(
             "the Dataset has no attribute radiometric_offset. Set it: ds.attrs['radiometric_offset'] = -1000 (or 0)."
@@ -269,8 +295,9 @@ def check_not_empty(ds: xr.Dataset) -> None:
     if not names:
         return
     band = ds[min(names, key=lambda name: ds[name].size)]
-    valid = np.isfinite(band) if band.dtype.kind == "f" else band != ds.attrs.get("nodata", NODATA)
-    if not bool(valid.any().compute()):
+    nodata = ds.attrs.get("nodata", NODATA)
+    measured = band.notnull() if band.dtype.kind == "f" else xr.apply_ufunc(np.not_equal, band, nodata, dask="allowed")
+    if not measured.any().compute().item():
         items = ", ".join(ds.attrs.get("item_ids", [])) or "the Dataset"
         raise RadiometryError(
             f"{items}: the window holds nothing but nodata ({band.name} is empty). It lies outside the swath; choose "

@@ -23,6 +23,7 @@ from eosr.bands import NODATA
 from eosr.errors import GridError, RadiometryError, SourceError
 from eosr.grid import from_arrays
 from eosr.items import Scene, read_item, tile_of
+from eosr.radiometry import PER_TIME
 from eosr.stac_engines import ENGINES, can_read_s3, load
 from eosr.stac_search import BBox, Item, find_items
 
@@ -354,6 +355,9 @@ def _attributes(days: Sequence[Sequence[Scene]], dropped: list[str], policy: str
         "tile": first[0].tile,
         "item_ids": [scene.id for day in days for scene in day],
     }
+    if any(isinstance(attributes[key], list) for key in PER_TIME):
+        # So that a part of the series, e.g. .isel(time=0), still knows which value is whose.
+        attributes["times"] = [str(_timestamp(scene).astype("datetime64[us]")) for scene in first]
     return attributes | ({"item_ids_dropped": dropped} if dropped else {})
 
 

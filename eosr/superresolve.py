@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 import dask.array as da
@@ -25,7 +26,7 @@ from eosr.errors import BandError, GridError, RadiometryError
 from eosr.gaps import FILL_REACH, fill_gaps
 from eosr.grid import check_chunks, check_nested
 from eosr.methods import Method, choose_methods
-from eosr.radiometry import offsets
+from eosr.radiometry import for_its_times, offsets
 
 #: Output types.
 DTYPES: Final = ("uint16", "float32")
@@ -153,6 +154,7 @@ def superresolve(
     network sees it, so it changes pixels within the reach of the method at most, and none further away.
     """
     _check_arguments(ds, dtype=dtype, chunks=chunks)
+    ds = for_its_times(ds)
     available = [name for name in SHARP_BANDS if name in ds.data_vars]
     methods = choose_methods(weights, method, bands, available, device)
     needed = sorted({*BANDS_10M, *(b for m in methods for b in (*m.targets, *m.middle_bands))} & {*available})
@@ -165,8 +167,8 @@ def superresolve(
     results: dict[str, xr.DataArray] = {}
     for each in methods:
         each.check(level=level, degradation=operator)
-        task = _task(ds, each, operator, consistency=consistency, dtype=dtype)
-        results |= _sharpen_group(ds, task, [b for b in each.targets if bands is None or b in bands], chunks)
+        tasks = _tasks(ds, each, operator, consistency=consistency, dtype=dtype)
+        results |= _sharpen_group(ds, tasks, [b for b in each.targets if bands is None or b in bands], chunks)
     for name in available:
         if name in BANDS_10M and (bands is None or name in bands):
             results[name] = _native(ds[name], dtype, chunks)
@@ -214,9 +216,22 @@ def _operator(ds: xr.Dataset, degradation: str) -> str:
     return degradation
 
 
-def _task(ds: xr.Dataset, method: Method, operator: str, *, consistency: bool, dtype: str) -> TileTask:
+def _tasks(ds: xr.Dataset, method: Method, operator: str, *, consistency: bool, dtype: str) -> list[TileTask]:
+    """One task for all times, or one per time where the satellites or the offsets differ."""
+    offset = offsets(ds) if "radiometric_offset" in ds.attrs else 0
     platform = ds.attrs.get("platform") or PLATFORMS[0]
-    platform = platform if isinstance(platform, str) else platform[0]
+    count = ds.sizes.get("time", 1) if isinstance(offset, xr.DataArray) or not isinstance(platform, str) else 1
+    shifts = offset.values.tolist() if isinstance(offset, xr.DataArray) else [offset] * count
+    platforms = [platform] * count if isinstance(platform, str) else list(platform)
+    if len(platforms) != count:
+        raise RadiometryError(
+            f"the attribute platform names {len(platforms)} satellites for {count} times. Give one, or one per time."
+        )
+    task = partial(_task, method, operator, consistency=consistency, dtype=dtype)
+    return [replace(task(name), offset=float(shift)) for name, shift in zip(platforms, shifts, strict=True)]
+
+
+def _task(method: Method, operator: str, platform: str, *, consistency: bool, dtype: str) -> TileTask:
     if operator.startswith("sigma="):
         sigma = (float(operator.removeprefix("sigma=")),) * len(method.targets)
     else:
@@ -235,29 +250,25 @@ def _up(pixels: int) -> int:
 
 
 def _sharpen_group(
-    ds: xr.Dataset, task: TileTask, wanted: Sequence[str], chunks: int | None
+    ds: xr.Dataset, tasks: Sequence[TileTask], wanted: Sequence[str], chunks: int | None
 ) -> dict[str, xr.DataArray]:
-    method = task.method
+    method, halo = tasks[0].method, max(task.halo for task in tasks)
     template = ds[_first_fine(ds)]
     for dim in ("y10", "x10"):
-        if template.sizes[dim] < task.halo:
+        if template.sizes[dim] < halo:
             raise GridError(
-                f"{template.sizes[dim]} pixels along {dim} are fewer than the reach of {method.name}, {task.halo} "
-                f"pixels around each. Open a window of at least {task.halo} x {task.halo} pixels of 10 m."
+                f"{template.sizes[dim]} pixels along {dim} are fewer than the reach of {method.name}, {halo} "
+                f"pixels around each. Open a window of at least {halo} x {halo} pixels of 10 m."
             )
     has_time = "time" in template.dims
     fine = method.fine_bands or (str(template.name),)
     stacks = [_stack(ds, names, has_time) for names in (fine, method.middle_bands, method.targets) if names]
-    tile_chunks = _tile_chunks(stacks[-1], method.factor, task.halo)
-    offset = offsets(ds) if "radiometric_offset" in ds.attrs else 0
-    if isinstance(offset, xr.DataArray):
-        per_time = [
-            _map(_with_offset(task, float(offset[t])), [s[t : t + 1] for s in stacks], tile_chunks)
-            for t in range(offset.size)
-        ]
-        sharp = da.concatenate(per_time, axis=0)
+    tile_chunks = _tile_chunks(stacks[-1], method.factor, halo)
+    if len(tasks) == 1:
+        sharp = _map(tasks[0], stacks, tile_chunks)
     else:
-        sharp = _map(_with_offset(task, float(offset)), stacks, tile_chunks)
+        parts = [_map(task, [s[t : t + 1] for s in stacks], tile_chunks) for t, task in enumerate(tasks)]
+        sharp = da.concatenate(parts, axis=0)
     out = template.chunks[-2:] if template.chunks else sharp.chunks[2:]
     sharp = sharp.rechunk({2: chunks or out[0], 3: chunks or out[1]})
     results = {}
@@ -266,11 +277,6 @@ def _sharpen_group(
             data = sharp[:, i] if has_time else sharp[0, i]
             results[name] = xr.DataArray(data, template.coords, template.dims, name=name, attrs=ds[name].attrs)
     return results
-
-
-def _with_offset(task: TileTask, offset: float) -> TileTask:
-    """Return the task for images with another radiometric offset [DN]."""
-    return replace(task, offset=offset)
 
 
 def _stack(ds: xr.Dataset, names: Sequence[str], has_time: bool) -> da.Array:

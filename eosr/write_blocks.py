@@ -19,6 +19,7 @@ from dask.base import compute_as_if_collection, tokenize
 
 from eosr import __version__
 from eosr.errors import GridError, OutputError
+from eosr.radiometry import for_its_times
 from eosr.write_layout import Layer, Progress, as_json, jsonable
 
 #: Pixels of a block along one side, by resolution group, for Datasets that are not chunked: 6:3:1.
@@ -29,7 +30,7 @@ Block = tuple[int, ...]
 
 def prepared(ds: xr.Dataset, layers: dict[int, Layer]) -> xr.Dataset:
     """Chunk what is not chunked, and make attributes and encodings what the file shall hold."""
-    ds = ds.copy()
+    ds = for_its_times(ds).copy()
     ds.attrs = jsonable(ds.attrs)
     for group, layer in layers.items():
         side = DEFAULT_BLOCK.get(group, 1536)

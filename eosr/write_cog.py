@@ -26,6 +26,7 @@ from rasterio.windows import Window
 from eosr import __version__
 from eosr.bands import QUANTIFICATION
 from eosr.errors import OutputError
+from eosr.radiometry import for_its_times
 from eosr.write_blocks import fingerprint_of, prepared, reporting
 from eosr.write_layout import (
     FULL,
@@ -121,7 +122,7 @@ def to_cog(
     if overviews not in ("average", "nearest"):
         raise OutputError(f'overviews={overviews!r} is not known. Use "average" or "nearest".')
     target = local_path(folder)
-    ds = _opened(source)
+    ds = for_its_times(_opened(source))
     layers = layers_of(ds)
     fingerprint = hashlib.sha256(as_json([fingerprint_of(prepared(ds, layers)), overviews]).encode()).hexdigest()[:12]
     jobs = _jobs(ds, layers, target, prefix, fingerprint)

@@ -31,6 +31,7 @@ ROOM_OF = {
 #: Room -> rooms of the same level it may import all the same.
 SAME_LEVEL = {
     "bands": {"errors"},  # a fact that is asked for wrongly is an error
+    "degrade": {"radiometry"},  # which satellite took which image of a series
     "consistency": {"degrade"},  # the projection inverts the operators that degrade defines
     "superresolve": {"methods"},  # methods.py is the part of superresolve that chooses
     "evaluate": {"superresolve"},  # it scores what superresolve makes

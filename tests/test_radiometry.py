@@ -8,7 +8,15 @@ import xarray as xr
 
 from eosr.errors import RadiometryError
 from eosr.grid import from_arrays
-from eosr.radiometry import check_not_empty, check_offset, offset_of, offsets, to_digital_numbers, to_reflectance
+from eosr.radiometry import (
+    check_not_empty,
+    check_offset,
+    for_its_times,
+    offset_of,
+    offsets,
+    to_digital_numbers,
+    to_reflectance,
+)
 
 GRID = {"transform": (10, 0, 600000, 0, -10, 5000040), "crs": 32632, "level": "L2A"}
 
@@ -150,3 +158,26 @@ def test_one_valid_pixel_is_enough_not_to_be_empty():
     pixels = np.zeros((6, 6))
     pixels[5, 5] = 1
     check_not_empty(scene(pixels).chunk(y10=3))
+
+
+def series():
+    """Two images of different baselines and satellites, as open_stac describes them."""
+    times = np.array(["2021-06-01T10:15", "2023-06-01T10:15"], "datetime64[us]")
+    ds = from_arrays({"B02": np.full((2, 6, 6), 2000, np.uint16)}, time=times, **GRID)
+    return ds.assign_attrs(
+        radiometric_offset=[0, -1000],
+        platform=["sentinel-2a", "sentinel-2b"],
+        times=[str(time) for time in times],
+    )
+
+
+def test_a_part_of_a_series_keeps_the_offset_of_its_own_images():
+    ds = series()
+    np.testing.assert_array_equal(to_reflectance(ds).B02[:, 0, 0], np.float32([0.2, 0.1]))
+    for part in (ds.isel(time=1), ds.isel(time=[1]), ds.sel(time="2023")):
+        assert offsets(part) == -1000
+        assert for_its_times(part).attrs["platform"] == "sentinel-2b"
+        assert to_reflectance(part).B02.values.flat[0] == np.float32(0.1)
+    turned = for_its_times(ds.isel(time=[1, 0]))
+    assert turned.attrs["radiometric_offset"] == [-1000, 0]
+    assert turned.attrs["times"] == series().attrs["times"][::-1]

@@ -157,6 +157,27 @@ def gap_effect(band, windows, weights, names, **options):
     return {name: (b[name] - a[name]).values for name in names}
 
 
+def test_every_image_of_a_series_is_inverted_for_its_own_satellite(weights):
+    names = ["sentinel-2a", "sentinel-2b"]
+    scene = synthetic_scene(30, 30, level="L2A", times=TIMES, platform=names)[[*BANDS_10M, *BANDS_20M]]
+    degraded = degrade(scene, 2, degradation="mtf")
+    sharp = run(scene, weights["back_projection"][0], degradation="mtf", bands=["B11"])
+    for i, name in enumerate(names):
+        alone = scene.isel(time=[i]).assign_attrs(platform=name)
+        xr.testing.assert_equal(degraded.isel(time=[i]).B11, degrade(alone, 2, degradation="mtf").B11)
+        assert_close(
+            sharp.isel(time=[i]), run(alone, weights["back_projection"][0], degradation="mtf", bands=["B11"]), atol=0.01
+        )
+        other = run(
+            alone.assign_attrs(platform=names[1 - i]), weights["back_projection"][0], degradation="mtf", bands=["B11"]
+        )
+        assert float(abs(sharp.isel(time=[i]).B11 - other.B11).max()) > 1
+    with pytest.raises(RadiometryError, match="names 2 satellites for 1 times"):
+        superresolve(scene.isel(time=[0]), weights=weights["back_projection"][0], degradation="mtf")
+    with pytest.raises(DegradationError, match="names 2 satellites for 1 times"):
+        degrade(scene.isel(time=[0]), 2, degradation="mtf")
+
+
 @pytest.mark.parametrize(
     ("band", "lost"),
     [("B03", {"B05", "B11", "B01", "B03"}), ("B05", {"B05", "B01"}), ("B01", {"B01"})],
