@@ -330,7 +330,7 @@ def test_tile_is_found_wherever_it_is_stated(written):
 
 
 def test_item_made_by_eosr_may_hold_sharpened_bands_at_10_m(written):
-    item = changed(written.item(), **{"processing:software": {"eosr": "0.1.0"}})
+    item = changed(written.item(), **{"processing:software": {"eosr": "0.1.0"}, "eosr:sharpened": True})
     item["assets"]["B05"] |= {"proj:shape": [360, 360], "proj:transform": [10, 0, 699960, 0, -10, 5000040]}
     del item["assets"]["B01"]
     ds = open_stac(item)
@@ -338,3 +338,17 @@ def test_item_made_by_eosr_may_hold_sharpened_bands_at_10_m(written):
     assert "B01" not in ds
     with pytest.raises(BandError, match="no asset with B01, B05"):
         read_item(changed(item, **{"processing:software": None}))
+
+
+def test_item_made_by_eosr_keeps_the_native_grids_of_what_was_not_sharpened(written):
+    item = changed(written.item(), **{"processing:software": {"eosr": "0.1.0"}, "eosr:sharpened": False})
+    ds = open_stac(item)
+    assert ds["B05"].dims == ("time", "y20", "x20")
+    assert ds["B01"].dims == ("time", "y60", "x60")
+
+
+def test_offset_recorded_in_a_product_of_eosr_overrules_the_baseline(written):
+    """The user forced it when the product was made."""
+    made = {"processing:software": {"eosr": "0.1.0"}, "eosr:provenance": {"radiometric_offset": -1000}}
+    assert read_item(changed(written.item(**{"s2:processing_baseline": "02.12"}), **made)).offset.value == -1000
+    assert read_item(written.item(**{"s2:processing_baseline": "02.12"})).offset.value == 0

@@ -193,7 +193,7 @@ def test_nodata_is_lost_where_the_own_pixel_or_a_guide_is_and_nothing_beyond_the
     for name, change in effect.items():
         np.testing.assert_array_equal(np.isnan(change), inside & (name in lost), err_msg=name)
     methods = choose_methods(weights["back_projection"], None, None, SHARP_BANDS, "cpu")
-    two, six = (MODULE._task(xr.Dataset(), m, "study", consistency=True, dtype="float32").depth for m in methods)
+    two, six = (MODULE._task(m, "study", "sentinel-2a", consistency=True, dtype="float32").depth for m in methods)
     for name, reach in (("B05", two), ("B11", two), ("B01", six)):
         far = np.ones((360, 360), bool)
         far[30 - min(30, reach) : 60 + reach, 24 - min(24, reach) : 54 + reach] = False
