@@ -133,6 +133,7 @@ def save_weights(weights: Weights, path: str | os.PathLike[str]) -> Path:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.generator.state_dict().items()}
     try:
         save_file(tensors, part, metadata={"eosr": json.dumps(about)})
+        part.chmod(0o644)  # safetensors writes files that other users of a cluster could not read
         os.replace(part, path)
     except (OSError, SafetensorError) as error:
         with contextlib.suppress(OSError):
