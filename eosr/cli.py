@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import json
 import os
@@ -15,11 +16,15 @@ from typing import Any, NoReturn
 from eosr import __version__
 from eosr.errors import EosrError
 
+#: `eosr.methods.METHODS` and `eosr.degrade.DEGRADATIONS`, which cannot be imported here: --help answers at once.
+_METHODS = ("bicubic",)
+_DEGRADATIONS = ("study", "box", "mtf", "mtf_diff")
+
 _EPILOG = """\
 examples:
   eosr demo demo-output
       the real sample scene, from its STAC item to every band at 10 m, with scores and a picture
-  eosr superresolve https://earth-search.aws.element84.com/v1 out --collection sentinel-2-l2a \\
+  eosr superresolve https://earth-search.aws.element84.com/v1 out --collection sentinel-2-c1-l2a \\
       --bbox 11.2 46.4 11.4 46.5 --datetime 2023-06 --max-cloud-cover 10 --tile 32TPS
       search an API, cut a window, write Zarr, COGs and STAC items into the folder out
   eosr superresolve item.json out --bands B05,B11 --format cog
@@ -108,21 +113,27 @@ def _parser() -> _Parser:
 def _source_options(command: _Parser) -> None:
     command.add_argument("source", metavar="SOURCE", help="URL of a STAC API; path or URL of a catalogue or an item")
     group = command.add_argument_group("which scene")
-    group.add_argument("--bbox", nargs=4, type=float, metavar=("LEFT", "BOTTOM", "RIGHT", "TOP"), help="window")
     group.add_argument(
-        "--bbox-crs", default="EPSG:4326", metavar="CRS", help="CRS of --bbox; 'item' for the scene's own"
-    )
+        "--bbox", nargs=4, type=float, metavar=("LEFT", "BOTTOM", "RIGHT", "TOP"),
+        help="window: west south east north in degrees of longitude and latitude, unless --bbox-crs says otherwise",
+    )  # fmt: skip
+    group.add_argument(
+        "--bbox-crs", default="EPSG:4326", metavar="CRS",
+        help="CRS of --bbox: EPSG:4326 (default; longitude, latitude), 'item' (the scene's own: UTM metres), or EPSG:N",
+    )  # fmt: skip
     group.add_argument("--datetime", metavar="WHEN", help="2023-06, or 2023-06-01/2023-06-30")
-    group.add_argument("--collection", metavar="ID", help="e.g. sentinel-2-l2a")
+    group.add_argument("--collection", metavar="ID", help="e.g. sentinel-2-c1-l2a")
     group.add_argument("--query", action="append", metavar="TEXT", help="e.g. 'eo:cloud_cover<10'; may be repeated")
-    group.add_argument("--max-cloud-cover", type=float, metavar="PERCENT")
+    group.add_argument("--max-cloud-cover", type=float, metavar="PERCENT", help="0 to 100")
     group.add_argument("--tile", metavar="MGRS", help="e.g. 32TQM, where several tiles are found")
     reading = command.add_argument_group("how it is read")
     reading.add_argument("--engine", default="stackstac", choices=["stackstac", "odc"])
     reading.add_argument("--chunks", type=int, metavar="PIXELS", help="side of a chunk [10 m pixels]; default 1536")
     reading.add_argument(
-        "--offset", default="auto", metavar="DN", help="radiometric offset: auto (from the item), none, or a number"
-    )
+        "--offset", default="auto", metavar="DN",
+        help="radiometric offset to add to the digital numbers: auto (default: what the item says), none, or a "
+        "whole number, e.g. --offset=-1000; it is recorded, the digital numbers stay",
+    )  # fmt: skip
     reading.add_argument("--alternate", metavar="NAME", help="which alternate hrefs to read, e.g. https")
     reading.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
 
@@ -131,22 +142,33 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",")]
 
 
-def _sharpening_options(command: _Parser) -> None:
+def _device(text: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no device; use auto, cpu, cuda or cuda:N, e.g. cuda:0")
+    return text
+
+
+def _sharpening_options(command: _Parser, degradation: str) -> None:
     group = command.add_argument_group("how it is sharpened")
     group.add_argument("--bands", type=_names, metavar="B05,B11", help="default: all 12")
     group.add_argument(
         "--weights", type=_names, metavar="NAME,NAME", help="shipped names or files; default: all shipped"
     )
-    group.add_argument("--method", metavar="NAME", help="bicubic: interpolate, without weights")
+    group.add_argument("--method", choices=_METHODS, help="bicubic: interpolate, without weights")
     group.add_argument("--no-consistency", action="store_true", help="do not project the answer onto the measurement")
-    group.add_argument("--degradation", metavar="NAME", help="study (default), box, mtf or mtf_diff")
-    group.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    group.add_argument("--degradation", metavar="NAME", help=degradation)
+    group.add_argument(
+        "--device", default="auto", type=_device, metavar="NAME", help="auto (default), cpu, cuda or cuda:N"
+    )
 
 
 def _superresolve_options(command: _Parser) -> None:
     _source_options(command)
     command.add_argument("out", metavar="OUT", type=Path, help="folder for the results")
-    _sharpening_options(command)
+    _sharpening_options(
+        command, "blur to be undone: auto (default: what the scene says, else study), study, box, mtf, mtf_diff, or "
+        "sigma=NUMBER [10 m pixels]",
+    )  # fmt: skip
     group = command.add_argument_group("what is written")
     group.add_argument("--dtype", default="uint16", choices=["uint16", "float32"])
     group.add_argument("--format", default="both", choices=["both", "cog", "zarr"], help="default: both")
@@ -157,7 +179,7 @@ def _superresolve_options(command: _Parser) -> None:
 
 def _evaluate_options(command: _Parser) -> None:
     _source_options(command)
-    _sharpening_options(command)
+    _sharpening_options(command, "blur of Wald's protocol: study (default), box, mtf or mtf_diff")
     group = command.add_argument_group("what is scored")
     group.add_argument("--property", default="synthesis", choices=["synthesis", "consistency"])
     group.add_argument("--border", type=int, metavar="PIXELS", help="left out along the rim")
@@ -173,7 +195,7 @@ def _info_options(command: _Parser) -> None:
 
 def _demo_options(command: _Parser) -> None:
     command.add_argument("out", metavar="OUT", type=Path, help="folder; what an earlier demo left there is replaced")
-    command.add_argument("--method", metavar="NAME", help="bicubic: a quick run without the weights")
+    command.add_argument("--method", choices=_METHODS, help="bicubic: a quick run without the weights")
     command.add_argument("--quiet", action="store_true", help="no progress bars")
 
 
@@ -197,12 +219,35 @@ def _open(options: argparse.Namespace) -> Any:
     )  # fmt: skip
 
 
+def _check_degradation(name: str | None, *known: str) -> None:
+    """Refuse a blur before anything is opened; a number after ``sigma=`` is one, where the command takes it."""
+    if name is None or name in known:
+        return
+    free = "sigma=NUMBER" in known
+    if free and name.startswith("sigma="):
+        with contextlib.suppress(ValueError):
+            if 0 <= float(name.removeprefix("sigma=")) < float("inf"):
+                return
+        raise EosrError(f"--degradation {name} holds no number from 0 on. Use e.g. --degradation sigma=0.5.")
+    raise EosrError(f"--degradation {name} is unknown. Use one of {', '.join(known)}{_nearest(name, known)}.")
+
+
+def _check_device(options: argparse.Namespace) -> None:
+    """Refuse a device that is not here before anything is written."""
+    if options.device != "auto" and options.method is None:
+        from eosr.nn.tile import resolve_device
+
+        resolve_device(options.device)
+
+
 def _superresolve(options: argparse.Namespace) -> None:
     from eosr.radiometry import check_not_empty
     from eosr.superresolve import superresolve
     from eosr.write import deliver
 
+    _check_degradation(options.degradation, "auto", *_DEGRADATIONS, "sigma=NUMBER")
     ds = _open(options)
+    _check_device(options)
     sharp = superresolve(
         ds, weights=options.weights, method=options.method, bands=options.bands,
         consistency=False if options.no_consistency else None, degradation=options.degradation or "auto",
@@ -229,8 +274,11 @@ def _evaluate(options: argparse.Namespace) -> None:
     from eosr.demo import aligned, as_records
     from eosr.evaluate import evaluate, to_markdown
 
+    _check_degradation(options.degradation, *_DEGRADATIONS)
+    ds = _open(options)
+    _check_device(options)
     table = evaluate(
-        _open(options), weights=options.weights, method=options.method, bands=options.bands,
+        ds, weights=options.weights, method=options.method, bands=options.bands,
         degradation=options.degradation or "study", property=options.property, border=options.border,
         consistency=False if options.no_consistency else None, device=options.device,
     )  # fmt: skip

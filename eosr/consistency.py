@@ -25,7 +25,7 @@ from scipy.ndimage import correlate1d
 
 from eosr.bands import PLATFORMS
 from eosr.degrade import as_float_with_nan, blur_sigma, degrade_tile, kernel_taps, radius_of, spatial_dims
-from eosr.errors import GridError
+from eosr.errors import DegradationError, GridError
 
 Floats = npt.NDArray[np.float64]
 
@@ -127,6 +127,13 @@ def project(
     The projection meets noise and a wrongly modelled blur as exactly as it meets the scene: the wider the blur that is
     undone, the more it amplifies (see ``docs/explanation/consistency.md``).
     """
+    if not isinstance(estimate, xr.DataArray) or not isinstance(measured, xr.DataArray):
+        raise GridError(
+            f"project needs two DataArrays, not {type(estimate).__name__} and {type(measured).__name__}. "
+            "Wrap images, e.g. xarray.DataArray(image, dims=('y', 'x'), name='B05')."
+        )
+    if not 0 <= strength <= 1:
+        raise DegradationError(f"strength={strength} is no share of the way. Use 0 to 1; 1 meets the measurement.")
     if sigma is None:
         sigma = blur_sigma(str(measured.name), factor, degradation, platform or PLATFORMS[0])
     (y, x), (coarse_y, coarse_x) = spatial_dims(estimate), spatial_dims(measured)

@@ -198,6 +198,15 @@ def degrade(
     NaN spreads to every output pixel within reach of the blur, so gaps must be masked before scoring, not filled
     before degrading. The scene is continued symmetrically (edge pixel repeated) at its borders.
     """
+    if not isinstance(fine, xr.Dataset | xr.DataArray):
+        raise GridError(
+            f"degrade needs a DataArray with dims (..., y, x) or a Dataset of bands, not a {type(fine).__name__}. "
+            "Wrap it, e.g. xarray.DataArray(image, dims=('y', 'x'), name='B05')."
+        )
+    if sigma is not None and (isinstance(sigma, bool) or not isinstance(sigma, int | float | np.number)):
+        raise DegradationError(
+            f"sigma={sigma!r} is no standard deviation. Use a number of fine pixels, e.g. sigma=0.5."
+        )
     if isinstance(fine, xr.Dataset):
         return _degrade_dataset(fine, factor, degradation=degradation, platform=platform, sigma=sigma)
     if sigma is None:
@@ -236,12 +245,27 @@ def _degrade_dataset(
         degraded = {name: degrade(fine[name], factor, platform=satellites, **how) for name in bands}
     else:
         degraded = {name: _degrade_each_time(fine[name], factor, satellites, how) for name in bands}
-    coarse = xr.Dataset(degraded, attrs=fine.attrs)
+    coarse = xr.Dataset(_on_common_chunks(degraded), attrs=fine.attrs)
     for name in bands:
         coarse[name].encoding["grid_mapping"] = fine[name].encoding.get("grid_mapping", "spatial_ref")
     coarse.attrs["degradation"] = degradation if sigma is None else f"sigma={sigma:g}"
     coarse.attrs["degradation_factor"] = int(factor)
     return coarse
+
+
+def _on_common_chunks(bands: dict[str, xr.DataArray]) -> dict[str, xr.DataArray]:
+    """Chunks of every band on the ground of the coarsest one's: each was cut to multiples of the factor alone."""
+    lazy = {name: band for name, band in bands.items() if band.chunks is not None}
+    if not lazy:
+        return bands
+    coarsest = min(lazy.values(), key=lambda band: band.size)
+    for name, band in lazy.items():
+        for mine, theirs in zip(spatial_dims(band), spatial_dims(coarsest), strict=True):
+            ratio, rest = divmod(band.sizes[mine], coarsest.sizes[theirs])
+            if not rest:
+                sizes = tuple(size * ratio for size in coarsest.chunksizes[theirs])
+                bands = {**bands, name: bands[name].chunk({mine: sizes})}
+    return bands
 
 
 def _degrade_each_time(band: xr.DataArray, factor: int, satellites: Sequence[str], how: dict[str, Any]) -> xr.DataArray:

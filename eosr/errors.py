@@ -15,6 +15,14 @@ class GridError(EosrError, ValueError):
     """Pixel grids do not nest, are too small, or are chunked in a way that cannot work."""
 
 
+class ReachError(GridError):
+    """A scene is smaller than what can change one pixel; ``needed`` is the least side [10 m pixels]."""
+
+    def __init__(self, message: str, needed: int) -> None:
+        super().__init__(message)
+        self.needed = needed
+
+
 class SourceError(EosrError, ValueError):
     """A STAC item, catalogue, search or file cannot be read as Sentinel-2."""
 

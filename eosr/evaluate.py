@@ -18,7 +18,7 @@ import xarray as xr
 
 from eosr.bands import BANDS, QUANTIFICATION, check_bands
 from eosr.degrade import degrade
-from eosr.errors import BandError, GridError, MetricError
+from eosr.errors import BandError, GridError, MetricError, ReachError
 from eosr.grid import STEPS, crop_to_multiple, groups_of, gsd_of
 from eosr.metrics import score_table
 from eosr.radiometry import for_its_times
@@ -95,6 +95,16 @@ def evaluate(
     """
     if property not in get_args(Property):
         raise MetricError(f"property={property!r} is unknown. Use 'synthesis' or 'consistency'.")
+    if not isinstance(ds, xr.Dataset):
+        raise MetricError(
+            f"evaluate needs a Dataset of bands, not a {type(ds).__name__}. Open one with eosr.open_stac."
+        )
+    if border is not None and (isinstance(border, bool) or not isinstance(border, int | np.integer)):
+        raise MetricError(f"border={border!r} is no number of pixels. Use e.g. border=4.")
+    if mask is not None and not isinstance(mask, xr.DataArray):
+        raise MetricError(
+            f"mask is a {type(mask).__name__}, not a DataArray. Wrap it: xarray.DataArray(mask, dims=('y10', 'x10'))."
+        )
     if border is not None and border < 0:
         raise MetricError(f"border={border} pixels cannot be left out. Use 0 or more, or None for two coarse pixels.")
     ds = for_its_times(ds)
@@ -179,6 +189,8 @@ def _runs(weights: Any, method: str | None, consistency: bool | None) -> dict[st
         label = "eosr"
     else:
         label = "+".join(Path(one).stem for one in ([weights] if isinstance(weights, str | Path) else weights))
+    if label in runs:
+        label = f"{label} (weights)"
     return {**runs, label: {"weights": weights, "method": method, "consistency": consistency}}
 
 
@@ -208,7 +220,15 @@ def _synthesis(ds: xr.Dataset, group: int, names: list[str], how: dict[str, Any]
     ds = ds.drop_vars("B10", errors="ignore")
     nested = crop_to_multiple(ds, factor * max(STEPS[one] for one in groups_of(ds)))
     coarse = degrade(nested, factor, degradation=how["degradation"])
-    sharp = superresolve(coarse, bands=names, dtype="float32", **{**how, "degradation": "auto"})
+    try:
+        sharp = superresolve(coarse, bands=names, dtype="float32", **{**how, "degradation": "auto"})
+    except ReachError as error:
+        least, step = error.needed * factor, 36 if factor == 6 else 12
+        least = -(-least // step) * step
+        raise GridError(
+            f"the window is too small to score {', '.join(names)}: it is degraded by {factor} first, and must still "
+            f"hold {error.needed} pixels. Open at least {least} x {least} pixels of 10 m, or name other bands=..."
+        ) from error
     return _renamed(sharp[names], group), nested[names], factor
 
 

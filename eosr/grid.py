@@ -53,6 +53,23 @@ def groups_of(ds: xr.Dataset) -> dict[int, tuple[str, ...]]:
     return {group: tuple(found[group]) for group in sorted(found)}
 
 
+def with_grid_mappings(ds: xr.Dataset) -> xr.Dataset:
+    """The Dataset with its ``spatial_ref*`` as coordinates: `xarray.open_zarr` without ``decode_coords="all"`` hands
+    them over as data, and the names of the mappings as attributes.
+    """
+    loose = [name for name in ds.data_vars if str(name).startswith("spatial_ref")]
+    if not loose:
+        return ds
+    whole = ds.set_coords(loose)
+    for name in whole.data_vars:
+        band = whole[name].copy(deep=False)
+        if "grid_mapping" in band.attrs:
+            band.encoding = {**band.encoding, "grid_mapping": band.attrs["grid_mapping"]}
+            band.attrs = {key: value for key, value in band.attrs.items() if key != "grid_mapping"}
+            whole[name] = band
+    return whole
+
+
 def transform_of(ds: xr.Dataset, group: int) -> Affine:
     """Affine of the top-left corner of a group [unit of the CRS], from its pixel centres.
 
@@ -61,6 +78,7 @@ def transform_of(ds: xr.Dataset, group: int) -> Affine:
     GridError
         If the group is absent, has no coordinates, or its pixels are neither square, equally spaced nor north-up.
     """
+    ds = with_grid_mappings(ds)
     y, x = f"y{group}", f"x{group}"
     if y not in ds.coords or x not in ds.coords:
         raise GridError(f"the Dataset has no coordinates {y} and {x}. Groups present: {sorted(groups_of(ds))}.")
@@ -116,6 +134,7 @@ def crs_of(ds: xr.Dataset) -> CRS:
     GridError
         If there is no grid mapping, or two of them disagree.
     """
+    ds = with_grid_mappings(ds)
     found: CRS | None = None
     for group in groups_of(ds):
         mapping = ds.coords.get(f"spatial_ref{group}")
@@ -242,8 +261,14 @@ def at(ds: xr.Dataset, gsd: int) -> xr.Dataset:
     Raises
     ------
     BandError
-        If the Dataset has no band in that group.
+        If there is no such group, or the Dataset has no band in it.
     """
+    if isinstance(gsd, bool) or gsd not in GROUPS:
+        raise BandError(
+            f"{gsd!r} is no group of bands. Use one of the numbers {', '.join(map(str, groups_of(ds)))}, "
+            "e.g. eosr.grid.at(ds, 10)."
+        )
+    ds = with_grid_mappings(ds)
     groups = groups_of(ds)
     if gsd not in groups:
         raise BandError(
@@ -290,7 +315,8 @@ def from_arrays(
     gsd : mapping of band name to group, optional
         Only for bands that are not on their native grid, e.g. sharpened ones: ``{"B05": 10}``.
     **attrs
-        Further attributes, e.g. ``platform``, ``processing_baseline``, ``radiometric_offset``, ``item_ids``.
+        Further attributes, e.g. ``platform``, ``processing_baseline``, ``radiometric_offset``, ``item_ids``. With
+        ``time``, ``times`` is added, and ``item_times`` where there is one id per time.
 
     Raises
     ------
@@ -318,16 +344,29 @@ def from_arrays(
     if time is not None:
         coords["time"] = ("time", np.asarray(time).astype("datetime64[ns]"), {"standard_name": "time"})
     variables = {name: _variable(name, bands[name], groups[name], time is not None) for name in names}
+    if attrs.get("quantity") == "reflectance":
+        for name, variable in variables.items():
+            variable.attrs = {"long_name": f"{name} reflectance", "units": "1"}
     try:
         ds = xr.Dataset(variables, coords=coords)
     except ValueError as error:
         raise GridError(f"the bands of one group differ in shape, or in length from time: {error}.") from error
     ds.attrs = {
         "level": level, "platform": "", "processing_baseline": "", "radiometric_offset": 0, "offset_policy": "none",
-        "nodata": NODATA, "quantification": QUANTIFICATION, "item_ids": [], **attrs,
+        "nodata": NODATA, "quantification": QUANTIFICATION, "item_ids": [], **_times_of(ds, attrs), **attrs,
     }  # fmt: skip
     check_nested(ds)
     return ds
+
+
+def _times_of(ds: xr.Dataset, attrs: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Attributes by which a part of the series, e.g. ``.isel(time=[1, 0])``, still knows which item is whose."""
+    if "time" not in ds.dims:
+        return {}
+    times, ids = [str(time) for time in ds["time"].values.astype("datetime64[us]")], attrs.get("item_ids", [])
+    if len(times) == 1:
+        return {"times": times, "item_times": times * len(ids)}
+    return {"times": times, "item_times": times} if len(ids) == len(times) else {"times": times}
 
 
 def _variable(name: str, array: Any, group: int, has_time: bool) -> xr.Variable:

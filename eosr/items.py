@@ -33,6 +33,11 @@ _SUFFIX: Final = re.compile(r"[_-](10m|20m|60m|jp2|tif)$", re.IGNORECASE)
 _LEVELS: Final = {"S2MSI1C": "L1C", "S2MSI2A": "L2A"}
 #: MMM_MSIXXX_start_Nxxyy_ROOO_Txxxxx_discriminator, the compact naming of December 2016; E. Search v0 drops ".SAFE".
 _PRODUCT: Final = re.compile(r"^S2[A-D]_MSI(L1C|L2A)_(\d{8}T\d{6})_N(\d{2})(\d{2})_R\d{3}_T(\d{2}[A-Z]{3})_\w+")
+#: Attributes that a product of eosr gets back from its item when it is opened.
+CARRIED: Final = (
+    "quantity", "sharpened_by", "sharpening_methods", "weights_sha256", "consistency", "degradation",
+    "degradation_factor",
+)  # fmt: skip
 _TILE: Final = re.compile(r"(?:^|_|-)T?(\d{1,2}[C-X][A-Z]{2})(?:_|$)")
 
 
@@ -87,6 +92,8 @@ class Scene:
     sharpened: bool
     created: str
     assets: Mapping[str, Asset] = field(repr=False)
+    #: What eosr recorded when it made the item; empty for all others.
+    provenance: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 def read_item(
@@ -134,9 +141,10 @@ def read_item(
     epsg, found = _assets(item, properties, sharpened=sharpened, prefer=prefer)
     wanted = _wanted(name, level, bands, found, ours)
     baseline = _baseline(properties, product)
+    provenance = dict(properties.get("eosr:provenance") or {}) if ours else {}
     if ours and offset == "auto":
         # What eosr recorded when it made the product overrules every rule: the user may have forced it then.
-        recorded = (properties.get("eosr:provenance") or {}).get("radiometric_offset")
+        recorded = provenance.get("radiometric_offset")
         offset = recorded if isinstance(recorded, int) else offset
     declared = _declared_offset(item, found, name) if offset == "auto" else None
     return Scene(
@@ -157,6 +165,7 @@ def read_item(
         sharpened=sharpened,
         created=str(properties.get("processing:datetime") or properties.get("created") or ""),
         assets={band: found[band] for band in wanted},
+        provenance=provenance,
     )
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from eosr.bands import BANDS_20M, BANDS_60M, check_bands
+from eosr.bands import BANDS_10M, BANDS_20M, BANDS_60M, check_bands
 from eosr.baselines.bicubic import SUPPORT, bicubic_tile
 from eosr.errors import BandError, DegradationError, RadiometryError, WeightsError
 
@@ -86,12 +87,15 @@ def choose_methods(
     BandError
         If a band asked for cannot be sharpened by them, or a guide band is missing.
     """
+    if not (isinstance(device, str) and re.fullmatch(r"auto|cpu|cuda(:\d+)?", device)):
+        raise WeightsError(f"device {device!r} is not one eosr knows. Use 'auto', 'cpu', 'cuda' or 'cuda:0'.")
     if method is not None:
         if weights is not None:
             raise WeightsError(f"method={method!r} and weights={weights!r} exclude each other. Give one of them.")
         if method not in METHODS:
             raise WeightsError(
-                f"{method!r} is not a method eosr knows. Use one of {', '.join(map(repr, METHODS))}, or weights=..."
+                f"{method!r} is not a method eosr knows. Use one of {', '.join(map(repr, METHODS))}; weights are named "
+                f"with weights={method!r}."
             )
         candidates = [_bicubic(2, BANDS_20M), _bicubic(6, BANDS_60M)]
     else:
@@ -128,7 +132,7 @@ def _from_weights(
     if weights is None:
         sources: Sequence[str | os.PathLike[str]] = SHIPPED
     else:
-        sources = [weights] if isinstance(weights, str | os.PathLike) else list(weights)
+        sources = [weights] if isinstance(weights, str | os.PathLike) else _listed(weights)
     methods: list[Method] = []
     for source in sources:
         loaded = load_weights(source)
@@ -157,6 +161,13 @@ def _from_weights(
     return methods
 
 
+def _listed(weights: Any) -> list[str | os.PathLike[str]]:
+    sources = list(weights) if isinstance(weights, list | tuple) else []
+    if not sources or not all(isinstance(source, str | os.PathLike) for source in sources):
+        raise WeightsError(f"weights={weights!r} names no weights. Give a name, a path or a list of them: 's2sr-20m'.")
+    return sources
+
+
 def _check_inputs(method: Method, wanted: Sequence[str], available: Sequence[str]) -> None:
     # A generator takes all its targets at once, whichever of them are asked for.
     needed = [*method.fine_bands, *method.middle_bands, *(method.targets if method.path else wanted)]
@@ -175,11 +186,17 @@ def _check_wanted(
     if bands is not None:
         check_bands(bands)
         native = {band for band in available if band not in BANDS_20M + BANDS_60M and band != "B10"}
+        absent = [band for band in bands if band in BANDS_10M and band not in available]
+        if absent:
+            raise BandError(
+                f"the Dataset lacks {', '.join(absent)}, which is asked for. It holds {', '.join(available)}; open the "
+                "band too, or leave it out of bands."
+            )
         stray = [band for band in bands if band not in deliverable and band not in native]
         if stray:
             raise BandError(
                 f"{', '.join(stray)} cannot be sharpened by {', '.join(m.name for m in candidates)}. "
-                f"They deliver {', '.join(sorted(deliverable))}."
+                f"They deliver {', '.join(sorted(deliverable))}: name some of these with bands=..., or add weights."
             )
     elif not chosen:
         raise BandError(

@@ -13,7 +13,7 @@ References
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 import dask.array as da
@@ -21,7 +21,7 @@ import numpy as np
 import xarray as xr
 
 from eosr.bands import BANDS, BASELINE_0400_OFFSET, NODATA, QUANTIFICATION, SATURATED
-from eosr.errors import RadiometryError
+from eosr.errors import GridError, RadiometryError
 
 #: Pixels of a baseline 04.00 product stay above this in the darkest permille: 1000 minus noise and overcorrection [DN].
 DARKEST_WITH_OFFSET: Final = 900
@@ -117,28 +117,74 @@ def _baseline(text: str, where: str) -> float | None:
         ) from None
 
 
-def for_its_times(ds: xr.Dataset) -> xr.Dataset:
-    """The Dataset with per-time attributes cut down to the times it still holds.
+def check_dataset(ds: Any, where: str) -> None:
+    """Make sure that what a function was given is a Dataset.
 
-    `eosr.open_stac` records ``platform``, ``processing_baseline`` and ``radiometric_offset`` as lists where the images
-    differ, and their times in ``times``. After ``.isel(time=0)`` or ``.sel`` the lists are those of the whole series;
-    here every remaining image gets its own again. Anything else passes unchanged.
+    Raises
+    ------
+    GridError
+        What it is instead, and how to make one.
     """
-    times = ds.attrs.get("times")
-    if times is None or "time" not in ds.coords or ds["time"].dtype.kind != "M":
+    if isinstance(ds, xr.Dataset):
+        return
+    hint = "Open one with eosr.open_stac, or build it with eosr.grid.from_arrays."
+    if isinstance(ds, xr.DataArray):
+        hint = "Keep the Dataset when selecting: ds[['B02']], not ds['B02']."
+    elif isinstance(ds, str):
+        hint = f"Open the store first: xr.open_zarr({ds!r}, decode_coords='all')."
+    raise GridError(f"{where} needs a Dataset with one variable per band, not a {type(ds).__name__}. {hint}")
+
+
+def for_its_times(ds: xr.Dataset) -> xr.Dataset:
+    """The Dataset with per-time attributes cut down to the times it still holds, in their order.
+
+    `eosr.open_stac` records the time of every image in ``times``, that of every item in ``item_times`` (parallel to
+    ``item_ids``; a mosaicked day has several items), and ``platform``, ``processing_baseline`` and
+    ``radiometric_offset`` as lists where the images differ. After ``.isel(time=0)`` or ``.sel`` these are those of the
+    whole series; here every remaining image gets its own again. What has no ``times`` passes unchanged.
+
+    Raises
+    ------
+    RadiometryError
+        If the images differ and one has a time that was not recorded, or shares its time with another.
+    """
+    if "times" not in ds.attrs or "time" not in ds.coords or ds["time"].dtype.kind != "M":
         return ds
+    times = listed(ds.attrs["times"])
     here = [str(time) for time in np.atleast_1d(ds["time"].values).astype("datetime64[us]")]
-    if (here == list(times) and "time" in ds.dims) or not set(here) <= set(times):
+    if here == times and "time" in ds.dims:
         return ds
     attrs: dict[str, Any] = {**ds.attrs, "times": here}
     for key in PER_TIME:
-        value = attrs.get(key)
-        if isinstance(value, list) and len(value) == len(times):
-            mine = [value[times.index(time)] for time in here]
+        value = listed(attrs.get(key))
+        if not isinstance(attrs.get(key), str) and len(value) == len(times) > 1:
+            mine = [_of_time(key, list(zip(times, value, strict=True)), time) for time in here]
             attrs[key] = mine[0] if len(set(mine)) == 1 else mine
+    ids, moments = listed(attrs.get("item_ids")), listed(attrs.get("item_times"))
+    if len(ids) == len(moments):
+        mine = [
+            (item, time) for time in dict.fromkeys(here) for item, own in zip(ids, moments, strict=True) if own == time
+        ]
+        attrs |= {"item_ids": [item for item, _ in mine], "item_times": [time for _, time in mine]}
     settled = ds.copy()
     settled.attrs = attrs
     return settled
+
+
+def listed(value: Any) -> list[Any]:
+    """A list attribute as a list: files give a list of one back as its entry, and a list of numbers as an array."""
+    return [] if value is None else np.atleast_1d(np.asarray(value)).tolist()
+
+
+def _of_time(key: str, recorded: Iterable[tuple[str, Any]], time: str) -> Any:
+    values = [value for moment, value in recorded if moment == time]
+    if len(values) != 1:
+        what = "is not among those recorded in the attribute times" if not values else "is that of several images"
+        raise RadiometryError(
+            f"{key} differs between the images, and the time {time} {what}, so its own cannot be told. Keep the times "
+            f"of open_stac, or set ds.attrs['times'] and ds.attrs[{key!r}] for every image."
+        )
+    return values[0]
 
 
 def offsets(ds: xr.Dataset) -> xr.DataArray | int:
@@ -181,11 +227,14 @@ def to_reflectance(ds: xr.Dataset) -> xr.Dataset:
     ------
     RadiometryError
         If the Dataset holds reflectance already, or does not record its offset.
+    GridError
+        If it is no Dataset.
 
     Notes
     -----
     Nothing is clipped: noise below zero stays negative, and saturated pixels (65535) stay the largest values.
     """
+    check_dataset(ds, "to_reflectance")
     if ds.attrs.get("quantity") == "reflectance":
         raise RadiometryError("the Dataset holds reflectance already. Use it as it is.")
     offset = offsets(ds)

@@ -22,8 +22,7 @@ from pystac.utils import is_absolute_href
 from eosr.bands import NODATA
 from eosr.errors import GridError, RadiometryError, SourceError
 from eosr.grid import from_arrays
-from eosr.items import Scene, read_item, tile_of
-from eosr.radiometry import PER_TIME
+from eosr.items import CARRIED, Scene, read_item, tile_of
 from eosr.stac_engines import ENGINES, can_read_s3, load
 from eosr.stac_search import BBox, Item, find_items
 
@@ -32,6 +31,8 @@ __all__ = ["by_tile", "find_items", "open_stac"]
 #: Side of the 60 m pixel: windows and chunks are whole numbers of it [m].
 _STEP = 60
 LONLAT = "EPSG:4326"
+#: Attributes of products of eosr that say what the numbers are.
+_MUST_AGREE = ("quantity", "degradation", "degradation_factor")
 
 
 def open_stac(
@@ -88,7 +89,8 @@ def open_stac(
     Dataset
         uint16, 0 = nodata; dims ``(time, y10, x10)``, ``(time, y20, x20)``, ``(time, y60, x60)``; see `eosr.grid`.
         Attributes: ``level``, ``platform``, ``processing_baseline``, ``radiometric_offset`` (lists, one per time, where
-        they differ), ``offset_source``, ``offset_policy``, ``tile``, ``item_ids``.
+        they differ), ``offset_source``, ``offset_policy``, ``tile``, ``times``, ``item_ids`` and ``item_times`` (the
+        time that each item went into); for products of eosr also those that say how they were made.
 
     Raises
     ------
@@ -354,11 +356,33 @@ def _attributes(days: Sequence[Sequence[Scene]], dropped: list[str], policy: str
         "offset_policy": str(policy),
         "tile": first[0].tile,
         "item_ids": [scene.id for day in days for scene in day],
+        # So that a part of the series, e.g. .isel(time=0), still knows which value and which item is whose.
+        "times": [_iso(day[0]) for day in days],
+        "item_times": [_iso(day[0]) for day in days for _ in day],
     }
-    if any(isinstance(attributes[key], list) for key in PER_TIME):
-        # So that a part of the series, e.g. .isel(time=0), still knows which value is whose.
-        attributes["times"] = [str(_timestamp(scene).astype("datetime64[us]")) for scene in first]
-    return attributes | ({"item_ids_dropped": dropped} if dropped else {})
+    return attributes | _shared_provenance(days) | ({"item_ids_dropped": dropped} if dropped else {})
+
+
+def _iso(scene: Scene) -> str:
+    return str(_timestamp(scene).astype("datetime64[us]"))
+
+
+def _shared_provenance(days: Sequence[Sequence[Scene]]) -> dict[str, Any]:
+    """What eosr recorded when it made all of these items; what differs without changing a number is left out."""
+    scenes = [scene for day in days for scene in day]
+    shared: dict[str, Any] = {}
+    for key in CARRIED:
+        first, *others = [scene.provenance.get(key) for scene in scenes]
+        other = next((scene for scene, value in zip(scenes[1:], others, strict=True) if value != first), None)
+        if other is None:
+            shared |= {} if first is None else {key: first}
+        elif key in _MUST_AGREE:
+            plain = "digital numbers" if key == "quantity" else None
+            raise RadiometryError(
+                f"item {scenes[0].id} has {key} {first or plain!r} and item {other.id} has "
+                f"{other.provenance.get(key) or plain!r}, so they cannot be one Dataset. Open them one by one."
+            )
+    return shared
 
 
 def _per_time(values: list[Any]) -> Any:

@@ -15,27 +15,17 @@ from typing import Any, Final
 
 import pystac
 from pystac.utils import is_absolute_href, make_absolute_href
-from pystac_client import Client, ConformanceClasses, ItemSearch
+from pystac_client import Client, ConformanceClasses
 from pystac_client.exceptions import APIError
 
 from eosr.errors import SourceError
+from eosr.stac_conditions import OPERATORS, BBox, box_of, conditions_of
 
-BBox = tuple[float, float, float, float]
 Item = dict[str, Any]
 
-#: The operators of the STAC API query extension that are understood without a server.
-_OPERATORS: Final = {
-    "eq": lambda value, other: value == other,
-    "neq": lambda value, other: value != other,
-    "lt": lambda value, other: value < other,
-    "lte": lambda value, other: value <= other,
-    "gt": lambda value, other: value > other,
-    "gte": lambda value, other: value >= other,
-    "in": lambda value, other: value in other,
-    "startsWith": lambda value, other: str(value).startswith(other),
-    "endsWith": lambda value, other: str(value).endswith(other),
-    "contains": lambda value, other: other in value,
-}
+#: Files that are looked for in a folder, and files that are images or products rather than STAC.
+_ENTRIES: Final = ("catalog.json", "collection.json")
+_IMAGES: Final = (".tif", ".tiff", ".jp2", ".zarr", ".nc", ".safetensors")
 
 
 def find_items(
@@ -46,7 +36,7 @@ def find_items(
     intersects: Any = None,
     datetime: Any = None,
     query: Any = None,
-    max_cloud_cover: float | None = None,
+    max_cloud_cover: float | str | None = None,
 ) -> list[Item]:
     """Items of a source that match, as plain dicts with absolute hrefs, in the order of the source.
 
@@ -66,7 +56,7 @@ def find_items(
     query : dict or sequence of str, optional
         STAC API query extension, e.g. ``{"s2:mgrs_tile": {"eq": "32TQM"}}`` or ``["eo:cloud_cover<10"]``.
     max_cloud_cover : float, optional
-        Percent; items that do not state their cloud cover are left out.
+        Percent (a number, or text of one); items that do not state their cloud cover are left out.
 
     Raises
     ------
@@ -78,42 +68,35 @@ def find_items(
     Every condition is checked here again after a server has answered, because servers without the query extension
     return everything or nothing. Where a server does not announce the extension, it is not asked.
     """
-    if max_cloud_cover is not None and not 0 <= max_cloud_cover <= 100:
-        raise SourceError(f"max_cloud_cover={max_cloud_cover} is no percentage. Use 0 to 100, e.g. 20.")
-    conditions = _conditions(collection, bbox, intersects, datetime, query, max_cloud_cover)
+    conditions = conditions_of(
+        collection=collection, bbox=bbox, intersects=intersects, datetime=datetime, query=query,
+        max_cloud_cover=max_cloud_cover,
+    )  # fmt: skip
     direct, found = _items_of(source, conditions)
     if direct:
         conditions.pop("bbox", None)
-    matching = [item for item in found if _matches(item, conditions)]
+    matching, unreadable = [], []
+    for item in found:
+        try:
+            if _matches(item, conditions):
+                matching.append(item)
+        except SourceError as error:  # one odd item must not stand in the way of the others
+            unreadable.append(error)
     if not matching:
+        if unreadable:
+            raise unreadable[0]
         asked = ", ".join(f"{key}={value!r}" for key, value in conditions.items()) or "no condition"
+        remedy = "Widen the search, e.g. a longer datetime or a larger max_cloud_cover."
+        if max_cloud_cover is not None and found and not any(map(_states_clouds, found)):
+            remedy = "None of them states eo:cloud_cover: leave max_cloud_cover away."
         raise SourceError(
-            f"no item found in {_name(source)} with {asked} ({len(found)} seen before filtering). Widen the search, "
-            "e.g. a longer datetime or a larger max_cloud_cover."
+            f"no item found in {_name(source)} with {asked} ({len(found)} seen before filtering). {remedy}"
         )
     return matching
 
 
-def _conditions(
-    collection: Any, bbox: BBox | None, intersects: Any, datetime: Any, query: Any, cloud: float | None
-) -> dict[str, Any]:
-    try:
-        # pystac-client is asked to read what a user may write; no request is sent.
-        asked = ItemSearch(
-            "unused", collections=collection, bbox=bbox, intersects=intersects, datetime=datetime, query=query
-        ).get_parameters()
-    except Exception as error:  # pystac-client raises bare Exceptions for text it cannot parse
-        raise SourceError(
-            f"the search cannot be understood: {error}. Use e.g. datetime='2023-06-01/2023-06-30'."
-        ) from error
-    if cloud is not None:
-        asked["query"] = {**asked.get("query", {})}
-        asked["query"]["eo:cloud_cover"] = {**asked["query"].get("eo:cloud_cover", {}), "lte": cloud}
-    for conditions in asked.get("query", {}).values():
-        unknown = sorted(set(conditions) - set(_OPERATORS))
-        if unknown:
-            raise SourceError(f"query operator {unknown[0]!r} is unknown. Use one of {', '.join(_OPERATORS)}.")
-    return dict(asked)
+def _states_clouds(item: Mapping[str, Any]) -> bool:
+    return (item.get("properties") or {}).get("eo:cloud_cover") is not None
 
 
 def _name(source: Any) -> str:
@@ -126,6 +109,7 @@ def _items_of(source: Any, conditions: Mapping[str, Any]) -> tuple[bool, list[It
         href = str(source)
         if not is_absolute_href(href):
             href = str(Path(href).absolute())
+        href = _entry(href)
         return _items_in(_read(href), href, conditions)
     if isinstance(source, pystac.Catalog):
         return False, [_plain(item) for item in source.get_items(recursive=True)]
@@ -140,6 +124,34 @@ def _items_of(source: Any, conditions: Mapping[str, Any]) -> tuple[bool, list[It
             f"a {type(source).__name__} is no STAC source. Give a URL, a path, or pystac items: eosr.open_stac(items)."
         ) from None
     return True, [item for member in members for item in _items_of(member, conditions)[1]]
+
+
+def _entry(href: str) -> str:
+    """The file to read: of a folder the catalogue in it; an image or a SAFE product is refused."""
+    name = href.rstrip("/")
+    if name.upper().endswith((".SAFE", ".SAFE.ZIP")):
+        raise SourceError(
+            f"{href} is a SAFE product, and eosr reads STAC items. Make one with the package stactools-sentinel2: "
+            f"stac sentinel2 create-item {name} FOLDER; then open the .json in FOLDER."
+        )
+    if name.lower().endswith(_IMAGES):
+        raise SourceError(
+            f"{href} holds pixels, and no STAC. Give the .json of the STAC item that lists the file; arrays become a "
+            "Dataset with eosr.grid.from_arrays."
+        )
+    folder = Path(href)
+    if "://" in href or not folder.is_dir():
+        return href
+    for entry in _ENTRIES:
+        if (folder / entry).is_file():
+            return str(folder / entry)
+    files = sorted(path.name for path in folder.glob("*.json"))
+    if not files:
+        raise SourceError(f"the folder {href} holds no STAC: no .json. Give the path of an item or a catalogue.")
+    raise SourceError(
+        f"the folder {href} holds no catalog.json. Name the file to open, e.g. {folder / files[0]}"
+        + (f" (there are {len(files)})." if len(files) > 1 else ".")
+    )
 
 
 def _plain(item: pystac.Item) -> Item:
@@ -206,10 +218,26 @@ def _search(href: str, conditions: Mapping[str, Any]) -> list[Item]:
         ) from error
 
 
+def _of_an_api(document: Mapping[str, Any], conditions: Mapping[str, Any]) -> list[Item]:
+    """Items of a collection that an API has described: the API is searched for them."""
+    ident = document.get("id")
+    root = next((str(link.get("href")) for link in document.get("links", []) if link.get("rel") == "root"), "")
+    if not is_absolute_href(root):
+        raise SourceError(
+            f"collection {ident!r} does not hold its items: a STAC API serves them, and there is no link to it. Open "
+            f"the API itself: eosr.open_stac('https://...', collection={ident!r})."
+        )
+    return _search(root, {**conditions, "collections": [ident]})
+
+
 def _walk(document: Mapping[str, Any], href: str, conditions: Mapping[str, Any], seen: set[str]) -> Iterator[Item]:
     """Items of a static catalogue, depth first; collections that were not asked for are not entered."""
     wanted = conditions.get("collections")
     if document.get("type") == "Collection" and wanted and document.get("id") not in wanted:
+        return
+    relations = {link.get("rel") for link in document.get("links", [])}
+    if document.get("type") == "Collection" and "items" in relations and not relations & {"item", "child"}:
+        yield from _of_an_api(document, conditions)
         return
     for link in document.get("links", []):
         if link.get("rel") not in ("item", "child") or not link.get("href"):
@@ -230,21 +258,29 @@ def _matches(item: Mapping[str, Any], conditions: Mapping[str, Any]) -> bool:
     collections = conditions.get("collections")
     if collections and item.get("collection") not in collections:
         return False
-    if "datetime" in conditions and not _in_period(properties, str(conditions["datetime"])):
+    if "datetime" in conditions and not _in_period(item, str(conditions["datetime"])):
         return False
-    for box in (conditions.get("bbox"), _box(conditions.get("intersects"))):
+    for box in (conditions.get("bbox"), box_of(conditions.get("intersects"))):
         if box and item.get("bbox") and not _overlap(box, item["bbox"]):
             return False
     return all(
-        _holds(properties.get(name), operator, operand)
+        _holds(item, name, operator, operand)
         for name, tests in conditions.get("query", {}).items()
         for operator, operand in tests.items()
     )
 
 
-def _in_period(properties: Mapping[str, Any], period: str) -> bool:
+def _in_period(item: Mapping[str, Any], period: str) -> bool:
+    properties = item.get("properties") or {}
     begin, _, end = period.partition("/")
-    moment = _moment(str(properties.get("datetime") or properties.get("start_datetime") or ""))
+    stated = str(properties.get("datetime") or properties.get("start_datetime") or "")
+    try:
+        moment = _moment(stated)
+    except ValueError as error:
+        raise SourceError(
+            f"item {item.get('id')} has datetime {stated!r}, which is not ISO 8601, so it cannot be searched by time. "
+            "Correct the item."
+        ) from error
     if moment is None:
         return False
     first, last = _moment(begin), _moment(end or begin)
@@ -258,23 +294,6 @@ def _moment(text: str) -> dt.datetime | None:
     return moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
 
 
-def _box(geometry: Any) -> BBox | None:
-    if not geometry:
-        return None
-    numbers: list[Sequence[float]] = []
-
-    def collect(part: Any) -> None:
-        if part and isinstance(part[0], int | float):
-            numbers.append(part)
-        else:
-            for inner in part:
-                collect(inner)
-
-    collect(geometry["coordinates"])
-    lon, lat = [point[0] for point in numbers], [point[1] for point in numbers]
-    return min(lon), min(lat), max(lon), max(lat)
-
-
 def _overlap(one: Sequence[float], other: Sequence[float]) -> bool:
     """Whether two boxes [degree] touch; a box whose west is greater than its east crosses the antimeridian."""
     (west, south, *_), (east, north) = one, (one[len(one) // 2], one[len(one) // 2 + 1])
@@ -286,9 +305,16 @@ def _overlap(one: Sequence[float], other: Sequence[float]) -> bool:
     return any(max(a, c) <= min(b, d) for a, b in spans for c, d in widths)
 
 
-def _holds(value: Any, operator: str, operand: Any) -> bool:
+def _holds(item: Mapping[str, Any], name: str, operator: str, operand: Any) -> bool:
+    value = (item.get("properties") or {}).get(name)
     if value is None:
         return False
-    if isinstance(value, int | float) and isinstance(operand, str):
-        operand = float(operand)  # "eo:cloud_cover<10" arrives as the text "10"
-    return bool(_OPERATORS[operator](value, operand))
+    try:
+        if isinstance(value, int | float) and isinstance(operand, str):
+            operand = float(operand)  # "eo:cloud_cover<10" arrives as the text "10"
+        return bool(OPERATORS[operator](value, operand))
+    except (TypeError, ValueError) as error:
+        raise SourceError(
+            f"query {name!r} {operator} {operand!r} cannot be compared with {value!r}, which item {item.get('id')} has "
+            "there. Give a value of the same kind."
+        ) from error

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -19,79 +19,20 @@ import numpy.typing as npt
 import xarray as xr
 
 from eosr import __version__
-from eosr.bands import BANDS_10M, NODATA, PLATFORMS, SHARP_BANDS
-from eosr.consistency import project_tile, projection_reach
-from eosr.degrade import as_float_with_nan, blur_sigma, merge_chunks
-from eosr.errors import BandError, GridError, RadiometryError
-from eosr.gaps import FILL_REACH, fill_gaps
-from eosr.grid import check_chunks, check_nested
+from eosr.bands import BANDS, BANDS_10M, NODATA, PLATFORMS, SHARP_BANDS, check_bands
+from eosr.consistency import projection_reach
+from eosr.degrade import DEGRADATIONS, as_float_with_nan, blur_sigma, merge_chunks
+from eosr.errors import BandError, DegradationError, GridError, RadiometryError, ReachError
+from eosr.gaps import FILL_REACH
+from eosr.grid import check_chunks, check_nested, group_of
 from eosr.methods import Method, choose_methods
 from eosr.radiometry import for_its_times, offsets
+from eosr.tiles import STEP, TileTask, as_dtype
 
 #: Output types.
 DTYPES: Final = ("uint16", "float32")
-#: Fine pixels of the halo are a multiple of the 60 m pixel.
-STEP: Final = 6
 #: A tile is at least this many halos wide; smaller chunks are computed together and cut again.
 MIN_HALOS: Final = 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class TileTask:
-    """Everything a worker needs besides the pixels of one group of bands."""
-
-    method: Method
-    #: Blur per target [fine pixels].
-    sigma: tuple[float, ...]
-    #: Halo around a tile that the method and the projection need [fine pixels].
-    depth: int
-    #: More halo, that only the filling of gaps needs [fine pixels].
-    margin: int
-    consistency: bool
-    dtype: str
-    #: Added to digital numbers to get 1e4 x reflectance [DN].
-    offset: float = 0.0
-    #: Number of tiles along y and x, to know which edges of a tile are edges of the scene.
-    tiles: tuple[int, int] = (1, 1)
-
-    @property
-    def halo(self) -> int:
-        """Fine pixels on each side of a tile that are read."""
-        return self.depth + self.margin
-
-    def __call__(self, *arrays: npt.NDArray[Any], block_id: tuple[int, ...] = (0, 0, 0, 0)) -> npt.NDArray[Any]:
-        """Sharpen (1, bands, H, W) of 10 m, [20 m,] coarse with halo to (1, targets, ...) without."""
-        s = self.method.factor
-        scales = (1, 2, s) if len(arrays) == 3 else (1, s)
-        with_nan = [as_float_with_nan(array[0]) + np.float32(self.offset) for array in arrays]
-        filled = [_cut(fill_gaps(a, np.isfinite(a)), self.margin // k) for a, k in zip(with_nan, scales, strict=True)]
-        fine, *middle, coarse = (_cut(a, self.margin // k) for a, k in zip(with_nan, scales, strict=True))
-        whole = [_whole_steps(a, fine.shape, k) for a, k in zip(filled, scales, strict=True)]
-        sharp = self.method(whole[0], whole[1] if middle else None, whole[-1], self.sigma)
-        sharp = np.ascontiguousarray(sharp[:, : fine.shape[1], : fine.shape[2]])
-        if self.consistency:
-            self._mirror_edges(sharp, block_id)
-            for i, sigma in enumerate(self.sigma):
-                sharp[i] = project_tile(sharp[i], coarse[i], s, sigma)
-        valid = np.isfinite(fine).all(axis=0) & _enlarged(np.isfinite(coarse), s)
-        if middle:
-            valid &= _enlarged(np.isfinite(middle[0]).all(axis=0), 2)
-        sharp = _cut(sharp, self.depth) - np.float32(self.offset)
-        return _as_dtype(sharp, _cut(valid, self.depth), self.dtype)[None]
-
-    def _mirror_edges(self, sharp: npt.NDArray[np.float32], block_id: tuple[int, ...]) -> None:
-        """Beyond the edge of the scene put the mirror image of the answer; in place.
-
-        There the network has seen mirrored input, but its answer is no mirror image, and `eosr.degrade` continues the
-        answer symmetrically: without this the edge pixels would miss the measurement by a few digital numbers.
-        """
-        d = self.depth
-        for axis, index, count in zip((1, 2), block_id[-2:], self.tiles, strict=True):
-            lines = np.moveaxis(sharp, axis, 0)
-            if index == 0:
-                lines[:d] = lines[d : 2 * d][::-1]
-            if index == count - 1:
-                lines[-d:] = lines[-2 * d : -d][::-1]
 
 
 def superresolve(
@@ -151,27 +92,37 @@ def superresolve(
     Notes
     -----
     A sharpened pixel is nodata where its own coarse pixel or any guide is. A gap is filled from its rim before the
-    network sees it, so it changes pixels within the reach of the method at most, and none further away.
+    network sees it, so it changes pixels within the reach of the method at most, and none further away. Where the own
+    coarse pixel is saturated (65535) the answer is too; its neighbours are sharpened as beside a gap.
+    Bands that no weights given deliver are left out, unless ``bands`` asks for them.
     """
-    _check_arguments(ds, dtype=dtype, chunks=chunks)
-    ds = for_its_times(ds)
+    dtype = _check_arguments(ds, dtype=dtype, chunks=chunks, consistency=consistency)
+    if bands is not None:
+        bands = check_bands(bands)
+        if not bands:
+            raise BandError("bands is empty, so there is nothing to return. Leave it out for all bands.")
+    # xarray.open_zarr without decode_coords="all" hands the grid mappings over as data.
+    ds = for_its_times(ds.set_coords([name for name in ds.data_vars if str(name).startswith("spatial_ref")]))
     available = [name for name in SHARP_BANDS if name in ds.data_vars]
     methods = choose_methods(weights, method, bands, available, device)
     needed = sorted({*BANDS_10M, *(b for m in methods for b in (*m.targets, *m.middle_bands))} & {*available})
+    _check_grids(ds, needed)
     check_nested(ds[needed])
     check_chunks(ds[needed])
     operator = _operator(ds, degradation)
     if consistency is None:
         consistency = method is None
     level = str(ds.attrs.get("level", ""))
-    results: dict[str, xr.DataArray] = {}
     for each in methods:
         each.check(level=level, degradation=operator)
-        tasks = _tasks(ds, each, operator, consistency=consistency, dtype=dtype)
+    planned = [_tasks(ds, each, operator, consistency=consistency, dtype=dtype) for each in methods]
+    _check_size(ds, [task for tasks in planned for task in tasks])
+    results: dict[str, xr.DataArray] = {}
+    for each, tasks in zip(methods, planned, strict=True):
         results |= _sharpen_group(ds, tasks, [b for b in each.targets if bands is None or b in bands], chunks)
     for name in available:
         if name in BANDS_10M and (bands is None or name in bands):
-            results[name] = _native(ds[name], dtype, chunks)
+            results[name] = _like(_native(ds[name], dtype, chunks), results)
     mapping = ds[_first_fine(ds)].encoding.get("grid_mapping", "spatial_ref10")
     others = [name for name in ds.coords if str(name).startswith("spatial_ref") and name != mapping]
     sharp = xr.Dataset({name: results[name] for name in SHARP_BANDS if name in results}, attrs=ds.attrs)
@@ -181,22 +132,61 @@ def superresolve(
     return sharp.assign_attrs(_provenance(methods, operator, consistency=consistency))
 
 
-def _check_arguments(ds: xr.Dataset, *, dtype: str, chunks: int | None) -> None:
+def _check_arguments(ds: xr.Dataset, *, dtype: Any, chunks: Any, consistency: Any) -> str:
     if not isinstance(ds, xr.Dataset):
         raise GridError(
             f"superresolve needs a Dataset with one variable per band, not a {type(ds).__name__}. "
             "Open one with eosr.open_stac, or build it with eosr.grid.from_arrays."
         )
-    if dtype not in DTYPES:
-        raise RadiometryError(f"dtype {dtype!r} is not offered. Use one of {', '.join(map(repr, DTYPES))}.")
-    if chunks is not None and (chunks < STEP or chunks % STEP):
-        raise GridError(f"chunks={chunks} is no multiple of {STEP}. Use e.g. chunks={max(1, chunks // STEP) * STEP}.")
+    name = dtype if isinstance(dtype, str) else getattr(dtype, "__name__", str(dtype))
+    if name not in DTYPES:
+        raise RadiometryError(f"dtype {name!r} is not offered. Use one of {', '.join(map(repr, DTYPES))}.")
+    whole = isinstance(chunks, int | np.integer) and not isinstance(chunks, bool)
+    if chunks is not None and (not whole or chunks < STEP or chunks % STEP):
+        near = max(1, int(chunks) // STEP) * STEP if whole else 1536
+        raise GridError(f"chunks={chunks!r} is no multiple of {STEP} above 0. Use e.g. chunks={near}.")
+    if consistency is not None and not isinstance(consistency, bool | np.bool_):
+        raise DegradationError(f"consistency={consistency!r} is neither True, False nor None. Use consistency=False.")
     if ds.attrs.get("quantity") == "reflectance":
         raise RadiometryError(
             "the Dataset holds reflectance; superresolve works on digital numbers. Give it the Dataset of open_stac, "
             "or eosr.radiometry.to_digital_numbers(ds), and convert the answer."
         )
     _first_fine(ds)
+    return name
+
+
+def _check_grids(ds: xr.Dataset, names: Sequence[str]) -> None:
+    """Every band on its native grid, over time at most."""
+    for name in names:
+        group, band = group_of(ds[name]), ds[name]
+        if group != BANDS[name].gsd:
+            by = ds.attrs.get("sharpened_by", "something else")
+            raise GridError(
+                f"{name} is on the {group} m grid already, sharpened by {by}. Give the Dataset of open_stac instead."
+            )
+        if not {*band.dims[:-2]} <= {"time"}:
+            extra = ", ".join(str(dim) for dim in band.dims[:-2] if dim != "time")
+            raise GridError(
+                f"{name} has a dimension {extra} besides time, y{group}, x{group}. Take one, e.g. ds.isel({extra}=0)."
+            )
+        if band.dtype.kind not in "uif":
+            raise RadiometryError(f"{name} holds {band.dtype}, not digital numbers. Convert it to uint16 or float32.")
+
+
+def _check_size(ds: xr.Dataset, tasks: Sequence[TileTask]) -> None:
+    """The scene must be at least as large as the widest halo."""
+    if not tasks:
+        return
+    widest = max(tasks, key=lambda task: task.halo)
+    sizes = {dim: ds.sizes[dim] for dim in ("y10", "x10")}
+    if min(sizes.values()) < widest.halo:
+        raise ReachError(
+            f"{sizes['y10']} x {sizes['x10']} pixels of 10 m are fewer than the reach of {widest.method.name}, "
+            f"{widest.halo} pixels around each. Open a window of at least {widest.halo} x {widest.halo} pixels of 10 m"
+            + (", or leave the 60 m bands out with bands=..." if widest.method.factor == STEP else "."),
+            widest.halo,
+        )
 
 
 def _first_fine(ds: xr.Dataset) -> str:
@@ -211,9 +201,19 @@ def _first_fine(ds: xr.Dataset) -> str:
 
 
 def _operator(ds: xr.Dataset, degradation: str) -> str:
-    if degradation == "auto":
-        return str(ds.attrs.get("degradation", "study"))
-    return degradation
+    """Name of the operator: given, recorded or the default; ``sigma=...`` for a blur of that many fine pixels."""
+    # A sharpened product records what it was sharpened for; only a degraded one tells what made it.
+    recorded = str(ds.attrs.get("degradation", "study"))
+    operator = recorded if isinstance(degradation, str) and degradation == "auto" else degradation
+    if operator in DEGRADATIONS:
+        return operator
+    try:
+        float(str(operator).removeprefix("sigma=") if str(operator).startswith("sigma=") else "none")
+    except ValueError:
+        raise DegradationError(
+            f"degradation={operator!r} is not one eosr knows. Use 'auto', {', '.join(map(repr, DEGRADATIONS))}."
+        ) from None
+    return operator
 
 
 def _tasks(ds: xr.Dataset, method: Method, operator: str, *, consistency: bool, dtype: str) -> list[TileTask]:
@@ -254,12 +254,6 @@ def _sharpen_group(
 ) -> dict[str, xr.DataArray]:
     method, halo = tasks[0].method, max(task.halo for task in tasks)
     template = ds[_first_fine(ds)]
-    for dim in ("y10", "x10"):
-        if template.sizes[dim] < halo:
-            raise GridError(
-                f"{template.sizes[dim]} pixels along {dim} are fewer than the reach of {method.name}, {halo} "
-                f"pixels around each. Open a window of at least {halo} x {halo} pixels of 10 m."
-            )
     has_time = "time" in template.dims
     fine = method.fine_bands or (str(template.name),)
     stacks = [_stack(ds, names, has_time) for names in (fine, method.middle_bands, method.targets) if names]
@@ -315,28 +309,6 @@ def _map(task: TileTask, stacks: Sequence[da.Array], tile_chunks: Sequence[tuple
     )  # fmt: skip
 
 
-def _cut(array: npt.NDArray[Any], rim: int) -> npt.NDArray[Any]:
-    return array[..., rim : array.shape[-2] - rim, rim : array.shape[-1] - rim]
-
-
-def _whole_steps(array: npt.NDArray[Any], shape: tuple[int, ...], scale: int) -> npt.NDArray[Any]:
-    """Repeat the last row and column until the tile holds whole 60 m pixels, as attention needs; beyond the halo."""
-    rows, columns = (-size % STEP // scale for size in shape[-2:])
-    return np.pad(array, ((0, 0), (0, rows), (0, columns)), mode="edge") if rows or columns else array
-
-
-def _enlarged(valid: npt.NDArray[np.bool_], factor: int) -> npt.NDArray[np.bool_]:
-    return valid.repeat(factor, axis=-2).repeat(factor, axis=-1)
-
-
-def _as_dtype(bands: npt.NDArray[Any], valid: npt.NDArray[np.bool_], dtype: str) -> npt.NDArray[Any]:
-    if dtype == "float32":
-        return np.where(valid, bands, np.float32(np.nan)).astype(np.float32)
-    # A valid pixel must not become nodata by rounding, nor wrap around.
-    digital = np.clip(np.rint(np.where(valid, bands, 0)), 1, np.iinfo(np.uint16).max)
-    return np.where(valid, digital, NODATA).astype(np.uint16)
-
-
 def _native(band: xr.DataArray, dtype: str, chunks: int | None) -> xr.DataArray:
     if band.dtype != np.dtype(dtype):
         if dtype == "float32":
@@ -347,9 +319,15 @@ def _native(band: xr.DataArray, dtype: str, chunks: int | None) -> xr.DataArray:
     return band.chunk({"y10": chunks, "x10": chunks}) if chunks else band
 
 
+def _like(band: xr.DataArray, sharp: dict[str, xr.DataArray]) -> xr.DataArray:
+    """Give a native band the chunks of the sharpened ones, so that blocks of all bands can be written side by side."""
+    first = next(iter(sharp.values()), None)
+    return band if first is None or first.chunks is None else band.chunk(dict(first.chunksizes))
+
+
 def _native_digital(block: npt.NDArray[Any]) -> npt.NDArray[Any]:
     valid = np.isfinite(block) if block.dtype.kind == "f" else block != NODATA
-    return _as_dtype(block, valid, "uint16")
+    return as_dtype(block, valid, "uint16")
 
 
 def _provenance(methods: Sequence[Method], operator: str, *, consistency: bool) -> dict[str, Any]:

@@ -113,12 +113,14 @@ def _begin(target: Path, request: dict[str, Any], outputs: list[Path], *, overwr
     stage = json.loads(marker.read_text()) if marker.is_file() else None
     if stage is not None and stage["request"] == request:
         return {**stage, "resumed": True}
+    # A run that failed before its first block has left nothing worth keeping.
+    worthless = stage is not None and not _has_work(target, stage)
     if not overwrite:
-        if stage is not None:
-            other = ", ".join(key for key, value in request.items() if stage["request"].get(key) != value)
+        if stage is not None and not worthless:
             raise OutputError(
-                f"{target} holds an unfinished run of something else (different: {other}). Repeat that run to finish "
-                "it, replace it with --overwrite (overwrite=True), or write elsewhere."
+                f"{target} holds an unfinished run of something else: {_differences(request, stage['request'])}. Type "
+                "that command again to finish it, add --overwrite (overwrite=True) to replace it, or name another "
+                f"folder, e.g. {target}-2."
             )
         try:
             check_absent(outputs)
@@ -127,9 +129,29 @@ def _begin(target: Path, request: dict[str, Any], outputs: list[Path], *, overwr
     for leftover in target.glob(".eosr-*.part"):
         shutil.rmtree(leftover)
     # A store that was being written by hand, without a marker, is not ours to go on with.
-    stage = {"request": request, "zarr": False, "resumed": not overwrite}
+    stage = {"request": request, "zarr": False, "resumed": not overwrite and not worthless}
     _mark(target, stage)
     return stage
+
+
+def _has_work(target: Path, stage: dict[str, Any]) -> bool:
+    """Whether an unfinished delivery has at least one block or file that would have to be computed again."""
+    folders = [target / f"{STORE}.part.done", *target.glob(".eosr-*.part/*.part.done")]
+    blocks = any(path.name[0].isdigit() for folder in folders for path in folder.glob("*"))
+    return bool(stage["zarr"]) or blocks or any(target.glob(".eosr-*.part/source.zarr"))
+
+
+def _differences(request: dict[str, Any], other: dict[str, Any]) -> str:
+    """What tells two requests apart, in words."""
+    words = {
+        "version of eosr": "another version of eosr",
+        "bands, shapes, types or chunks": "other bands, window, type or chunks",
+        "coordinates": "another place or time",
+        "attributes": "another scene, weights or settings",
+        "dask names": "another source or other settings",
+        "format": "another --format",
+    }
+    return ", ".join(words.get(key, key) for key, value in request.items() if other.get(key) != value)
 
 
 def _mark(target: Path, stage: dict[str, Any]) -> None:

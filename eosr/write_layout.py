@@ -21,7 +21,8 @@ from rasterio.errors import CRSError
 
 from eosr.bands import BANDS
 from eosr.errors import GridError, OutputError
-from eosr.grid import transform_of
+from eosr.grid import transform_of, with_grid_mappings
+from eosr.radiometry import PER_TIME, for_its_times, listed
 
 #: Numbers that eosr writes: digital numbers with 0 = nodata, or float32 with NaN = nodata.
 DTYPES = ("uint16", "float32")
@@ -69,6 +70,7 @@ def layers_of(ds: xr.Dataset) -> dict[int, Layer]:
     OutputError
         If there is no variable, or one has another data type.
     """
+    ds = with_grid_mappings(ds)
     if not ds.data_vars:
         raise OutputError("the Dataset holds no band, so there is nothing to write. Check how it was selected.")
     names: dict[int, list[str]] = {}
@@ -124,19 +126,27 @@ def times_of(ds: xr.Dataset) -> list[pd.Timestamp | None]:
 
 
 def attrs_at(attrs: Mapping[str, Any], index: int, count: int) -> dict[str, Any]:
-    """Dataset attributes of one time: lists with one value per time give theirs, all else stays."""
-    per_time = ("platform", "processing_baseline", "radiometric_offset", "item_ids")
+    """Dataset attributes of one time: lists with one value per time give theirs, all else stays.
+
+    ``attrs`` must be those of `eosr.radiometry.for_its_times`, so that ``times`` is in the order of the images.
+    """
     chosen = dict(attrs)
-    for key in per_time:
+    for key in (*PER_TIME, "times"):
         value = chosen.get(key)
         if isinstance(value, list | tuple | np.ndarray) and len(value) == count and count > 1:
-            chosen[key] = [value[index]] if key == "item_ids" else value[index]
+            chosen[key] = [value[index]] if key == "times" else value[index]
+    ids, moments = listed(chosen.get("item_ids")), listed(chosen.get("item_times"))
+    if count > 1 and len(ids) == len(moments):
+        mine = [item for item, time in zip(ids, moments, strict=True) if [time] == chosen.get("times")]
+        chosen |= {"item_ids": mine, "item_times": chosen.get("times", []) * len(mine)}
     return chosen
 
 
 def labels_of(ds: xr.Dataset) -> list[str]:
-    """File-name prefix of each time: the item's id where there is one per time, else the date, else ``scene``."""
-    times, ids = times_of(ds), [str(item) for item in np.atleast_1d(ds.attrs.get("item_ids", []))]
+    """File-name prefix of each time: the item's id where it has one of its own, else the date, else ``scene``."""
+    ds, times = for_its_times(ds), times_of(ds)
+    each = [listed(attrs_at(ds.attrs, index, len(times)).get("item_ids")) for index in range(len(times))]
+    ids = [str(items[0]) for items in each if len(items) == 1]
     if len(ids) == len(times) == len(set(ids)):
         return [re.sub(r"[^\w.-]+", "_", item) for item in ids]
     for pattern in ("%Y%m%d", "%Y%m%dT%H%M%S", "%Y%m%dT%H%M%S%f"):

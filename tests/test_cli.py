@@ -7,13 +7,18 @@ import subprocess
 import sys
 import time
 
+import dask
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 from conftest import write_scene
 
 import eosr
+from eosr import cli
 from eosr.cli import main
+from eosr.degrade import DEGRADATIONS
+from eosr.methods import METHODS
 from eosr.write import deliver
 
 
@@ -27,6 +32,20 @@ def item(written, tmp_path):
 
 def quick(item, out, *more):
     return ["superresolve", item, str(out), "--method", "bicubic", "--bands", "B02,B05", "--quiet", *more]
+
+
+def breaking(item, blocks):
+    """A Dataset whose computation is interrupted after some blocks."""
+    ds = eosr.superresolve(eosr.open_stac(item, chunks=96), method="bicubic", bands=["B05"])
+    computed = []
+
+    def stop(block):
+        computed.append(block.shape)
+        if len(computed) > blocks:
+            raise KeyboardInterrupt
+        return block
+
+    return ds.assign(B05=ds.B05.copy(data=ds.B05.data.map_blocks(stop, dtype="uint16", meta=np.empty((0, 0, 0)))))
 
 
 def written_at(store, blocks):
@@ -99,22 +118,50 @@ def test_a_killed_run_goes_on_where_it_stopped(item, tmp_path):
     np.testing.assert_array_equal(xr.open_zarr(out / "sharpened.zarr").B05.values, expected.B05.values)
 
 
-def test_an_unfinished_run_of_something_else_is_refused(item, tmp_path, capsys):
+def test_a_run_that_failed_before_its_first_block_stands_in_nobodys_way(item, tmp_path):
     out = tmp_path / "out"
-    ds = eosr.superresolve(eosr.open_stac(item), method="bicubic", bands=["B05"])
-
-    def stop(block):
-        raise KeyboardInterrupt
-
-    broken = ds.assign(B05=ds.B05.copy(data=ds.B05.data.map_blocks(stop, dtype="uint16", meta=np.empty((0, 0, 0)))))
     with pytest.raises(KeyboardInterrupt):
-        deliver(broken, out)
+        deliver(breaking(item, blocks=0), out)
+    assert (out / ".eosr-delivery.json").is_file()
+    assert main(quick(item, out)) == 0
+    assert [path.name for path in out.glob(".*")] == []
+    assert {"B02", "B05"} <= {*xr.open_zarr(out / "sharpened.zarr").data_vars}
+
+
+def test_an_unfinished_run_of_something_else_is_refused_with_what_to_type(item, tmp_path, capsys):
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt), dask.config.set(scheduler="synchronous"):
+        deliver(breaking(item, blocks=6), out)
     assert main(quick(item, out)) == 1
     told = capsys.readouterr().err
-    assert "holds an unfinished run of something else" in told
-    assert "--overwrite" in told
+    assert "holds an unfinished run of something else: other bands, window, type or chunks" in told
+    assert "dask" not in told
+    assert f"add --overwrite (overwrite=True) to replace it, or name another folder, e.g. {out}-2." in told
     assert main(quick(item, out, "--overwrite")) == 0
     assert [path.name for path in out.glob(".*")] == []
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the device is there")
+def test_a_device_that_is_not_here_is_refused_before_anything_is_written(item, tmp_path, capsys):
+    assert main(["superresolve", item, str(tmp_path / "out"), "--device", "cuda:7"]) == 1
+    assert "device 'cuda:7' is not available here" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_help_of_superresolve_says_order_crs_offsets_and_choices(capsys):
+    with pytest.raises(SystemExit):
+        main(["superresolve", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "west south east north in degrees of longitude and latitude" in told
+    assert "EPSG:4326 (default; longitude, latitude)" in told
+    assert "--offset=-1000" in told
+    assert "auto (default), cpu, cuda or cuda:N" in told
+    assert "study, box, mtf, mtf_diff, or sigma=NUMBER" in told
+    assert "--method {bicubic}" in told
+
+
+def test_the_choices_are_those_of_the_library():
+    assert (cli._METHODS, cli._DEGRADATIONS) == (METHODS, DEGRADATIONS)
 
 
 def test_a_run_that_was_stopped_after_the_zarr_does_not_compute_it_again(item, tmp_path):
@@ -170,7 +217,9 @@ def test_info_tells_what_shipped_weights_are(name, capsys):
     ("change", "told"),
     [
         (["--bands", "B99"], "'B99' is not a band of Sentinel-2"),
-        (["--method", "magic"], "'magic' is not a method eosr knows"),
+        (["--degradation", "sigma=abc"], "--degradation sigma=abc holds no number from 0 on. Use e.g. --degradation"),
+        (["--degradation", "sigma=-1"], "holds no number from 0 on"),
+        (["--degradation", "mft"], "--degradation mft is unknown. Use one of auto, study, box, mtf, mtf_diff, sigma="),
         (["--chunks", "100"], "chunks=100 is not a multiple of 6"),
         (["--bbox", "-76.1", "37", "-76", "37.1"], "lies outside the scene"),
         (["--offset", "lots"], "offset='lots' is no policy"),
@@ -213,6 +262,9 @@ def test_an_error_that_is_not_of_eosr_keeps_its_traceback(item, tmp_path, monkey
         (["evaluate", "a", "--consistancy=no"], "unknown option --consistancy; did you mean --no-consistency?"),
         (["evaluate", "a", "b"], "unknown argument b"),
         (["superresolve", "a", "b", "--format", "cogs"], "did you mean cog?"),
+        (["superresolve", "a", "b", "--method", "bicubik"], "did you mean bicubic?"),
+        (["superresolve", "a", "b", "--device", "gpu"], "'gpu' is no device; use auto, cpu, cuda or cuda:N"),
+        (["evaluate", "a", "--device", "cuda:x"], "'cuda:x' is no device"),
         (["superresolv", "a", "b"], "did you mean superresolve?"),
     ],
 )

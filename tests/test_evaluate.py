@@ -249,3 +249,39 @@ def test_scores_come_from_the_metrics_room(scene, table):
     for name in ("ssim", "bpsnr", "sre_supreme", "ssim_zhang2020"):
         np.testing.assert_allclose(row(table)[name].sel(band=names), expected[name], rtol=1e-6)
     np.testing.assert_allclose(row(table).sam, [expected.sam], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("bands", "size", "chunk"), [(["B05"], 96, 60), (["B01"], 240, 90)])
+def test_chunks_do_not_change_the_scores(bands, size, chunk):
+    whole = synthetic(size)
+    sizes = {f"{axis}{group}": chunk * 10 // group for axis in "yx" for group in (10, 20, 60)}
+    a, b = (evaluate(ds, method="bicubic", bands=bands) for ds in (whole, whole.chunk(sizes)))
+    np.testing.assert_allclose(a["rmse"].values, b["rmse"].values, rtol=1e-6)
+
+
+def test_a_window_too_small_to_score_is_told_the_size_that_is_needed(scene):
+    with pytest.raises(
+        GridError, match=r"too small to score B01: it is degraded by 6 first.* at least (\d+) x \1 pixels"
+    ):
+        evaluate(scene, method="bicubic", bands=["B01"])
+    least = 324
+    evaluate(synthetic(least // 2), method="bicubic", bands=["B01"])
+    with pytest.raises(GridError, match=f"at least {least} x {least}"):
+        evaluate(synthetic(least // 2 - 18), method="bicubic", bands=["B01"])
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"border": 1.5}, "border=1.5 is no number of pixels"),
+        ({"mask": np.ones((4, 4), bool)}, "not a DataArray. Wrap it"),
+    ],
+)
+def test_arguments_of_the_wrong_type_are_refused(scene, options, text):
+    with pytest.raises(MetricError, match=text):
+        evaluate(scene, method="bicubic", bands=["B05"], **options)
+
+
+def test_a_dataarray_is_no_scene(scene):
+    with pytest.raises(MetricError, match="needs a Dataset of bands, not a DataArray"):
+        evaluate(scene["B05"])

@@ -19,7 +19,7 @@ LEVELS = {
     "bands": 0, "errors": 0,
     "grid": 1, "radiometry": 1, "degrade": 1, "consistency": 1, "gaps": 1, "patches": 1, "metrics": 1, "baselines": 1,
     "stac": 2, "write": 2, "nn": 2, "sample": 2,
-    "methods": 3, "superresolve": 3, "evaluate": 3, "train": 3, "batch": 3, "demo": 3,
+    "methods": 3, "tiles": 3, "superresolve": 3, "evaluate": 3, "train": 3, "batch": 3, "demo": 3,
     "accessor": 4, "cli": 4, "train.cli": 4, "": 4, "testing": 4,
 }  # fmt: skip
 #: Files that belong to a room of another name.
@@ -33,7 +33,8 @@ SAME_LEVEL = {
     "bands": {"errors"},  # a fact that is asked for wrongly is an error
     "degrade": {"radiometry"},  # which satellite took which image of a series
     "consistency": {"degrade"},  # the projection inverts the operators that degrade defines
-    "superresolve": {"methods"},  # methods.py is the part of superresolve that chooses
+    "superresolve": {"methods", "tiles"},  # the parts of it that choose, and that work on one tile
+    "tiles": {"methods"},
     "evaluate": {"superresolve"},  # it scores what superresolve makes
     "demo": {"superresolve", "evaluate", "train"},  # it plays both, on the block that train keeps out
     "cli": {""},  # the doors open on the public names

@@ -170,9 +170,87 @@ def test_source_that_does_not_exist_is_refused(tmp_path):
     [
         ({"datetime": "yesterday"}, "the search cannot be understood"),
         ({"max_cloud_cover": 140}, "max_cloud_cover=140 is no percentage"),
+        ({"max_cloud_cover": "few"}, "max_cloud_cover='few' is no percentage. Use 0 to 100, e.g. 20"),
+        ({"max_cloud_cover": True}, "max_cloud_cover=True is no percentage"),
+        ({"query": ["cloudless"]}, r"query 'cloudless' is not NAME, one of .* Use e.g. 'eo:cloud_cover<10'"),
+        ({"query": ["eo:cloud_cover<"]}, "query 'eo:cloud_cover<' is not NAME"),
+        ({"query": ["eo:cloud_cover!=3"]}, "is not NAME, one of < <= > >= = <>, VALUE"),
+        ({"query": 5}, "query=5 is neither a dict nor texts"),
+        ({"query": {"eo:cloud_cover": 10}}, r"Use e.g. query=\{'eo:cloud_cover': \{'eq': 10\}\}"),
+        ({"query": {"a": {"in": "x"}}}, "query operator 'in' of 'a' takes a list, not 'x'"),
+        ({"query": {"a": {"startsWith": 3}}}, "takes a text, not 3"),
+        ({"query": {"a": {"lt": [3]}}}, r"takes a number or a text, not \[3\]"),
+        ({"query": ["proj:epsg<north"]}, "cannot be compared with 326.. *, which item"),
+        ({"intersects": {"type": "GeometryCollection", "geometries": []}}, "Use one of Point, MultiPoint"),
+        ({"intersects": {"type": "Polygon"}}, "intersects is a Polygon without coordinates. Use e.g. intersects="),
+        ({"intersects": "here"}, "the search cannot be understood: intersects='here'.* Use e.g. intersects="),
+        ({"bbox": (600000, 5100000, 601000, 5101000)}, r"metres .* say so: --bbox-crs item \(bbox_crs='item'\)"),
         ({"query": {"eo:cloud_cover": {"below": 3}}}, "query operator 'below' is unknown. Use one of eq, neq"),
     ],
 )
 def test_search_that_means_nothing_is_refused(written, search, message):
     with pytest.raises(SourceError, match=message):
         open_stac(written.item(), **search)
+
+
+@pytest.mark.parametrize("bbox", ["here", "1,2,3", (1, 2, "x", 4), 7])
+def test_a_bbox_that_is_not_four_numbers_is_refused(written, bbox):
+    with pytest.raises(SourceError, match=r"is not four numbers: west, south, east, north \[degree\]. Use e.g. bbox="):
+        find_items(written.item(), bbox=bbox)
+
+
+def test_text_of_a_bbox_of_a_cloud_cover_and_of_one_query_is_read(catalogue):
+    source = catalogue / "static" / "catalog.json"
+    west, south, east, north = lonlat_box(600100.0, TOP - 100, 20)
+    found = find_items(
+        source, bbox=f"{west}, {south}, {east}, {north}", max_cloud_cover="11", query="eo:cloud_cover > 5"
+    )
+    assert [item["id"] for item in found] == ["32TPM_11"]
+
+
+def test_an_item_with_an_odd_datetime_is_passed_over_and_named_where_it_is_the_only_one(written):
+    odd, good = written.item(ident="odd"), written.item(ident="good")
+    odd["properties"]["datetime"] = "last summer"
+    year = good["properties"]["datetime"][:4]
+    assert [item["id"] for item in find_items([odd, good], datetime=year)] == ["good"]
+    with pytest.raises(SourceError, match=r"item odd has datetime 'last summer', which is not ISO 8601"):
+        find_items([odd], datetime=year)
+
+
+def test_cloud_cover_that_no_item_states_is_said(written):
+    item = written.item()
+    item["properties"].pop("eo:cloud_cover", None)
+    with pytest.raises(SourceError, match="None of them states eo:cloud_cover: leave max_cloud_cover away"):
+        find_items(item, max_cloud_cover=100)
+
+
+def test_a_folder_is_read_by_its_catalogue_or_asks_which_file(catalogue, tmp_path):
+    assert find_items(catalogue / "static") == find_items(catalogue / "static" / "catalog.json")
+    with pytest.raises(SourceError, match=r"holds no catalog.json. Name the file to open, e.g. .*items.json\."):
+        find_items(catalogue)
+    with pytest.raises(SourceError, match=r"holds no STAC: no .json"):
+        find_items(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("S2A_MSIL2A_20230601T101031.SAFE", r"is a SAFE product, .* stac sentinel2 create-item"),
+        ("B02.tif", r"B02.tif holds pixels, and no STAC. Give the .json of the STAC item that lists the file"),
+        ("https://example.com/B02.jp2", "holds pixels"),
+    ],
+)
+def test_an_image_or_a_product_as_source_is_answered_with_what_to_give(name, message):
+    with pytest.raises(SourceError, match=message):
+        open_stac(name)
+
+
+def test_a_collection_of_an_api_is_searched_in_its_api(api):
+    found = find_items(f"{api}/collections/sentinel-2-l2a", max_cloud_cover=11)
+    assert sorted(item["id"] for item in found) == ["32TPM_1", "32TPM_11", "32TQM_1", "32TQM_11"]
+
+
+def test_a_collection_that_does_not_say_where_its_api_is_asks_for_it():
+    document = {"type": "Collection", "id": "s2", "links": [{"rel": "items", "href": "./items"}]}
+    with pytest.raises(SourceError, match=r"collection 's2' does not hold its items.*collection='s2'"):
+        find_items(document)

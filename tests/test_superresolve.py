@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from eosr.bands import BANDS_10M, BANDS_20M, BANDS_60M, SHARP_BANDS
 from eosr.degrade import DEGRADATIONS, degrade
 from eosr.errors import BandError, DegradationError, GridError, RadiometryError, WeightsError
-from eosr.grid import at, from_arrays
+from eosr.grid import at, check_chunks, from_arrays
 from eosr.methods import choose_methods
 from eosr.radiometry import to_reflectance
 from eosr.superresolve import superresolve
@@ -239,22 +239,67 @@ def test_a_window_without_any_data_stays_without(weights):
         assert all(bool(empty[name].isnull().all()) for name in empty.data_vars)
 
 
-def test_bright_saturated_and_negative_values_survive(weights):
+def test_bright_and_negative_values_survive(weights):
     scene = synthetic_scene(30, 30, level="L2A")
-    bright = (scene * 3).clip(1, 65535).astype("uint16").assign_attrs(scene.attrs)
-    bright["B05"][40:60, 40:60] = 65535
-    bright["B02"][10:20, 10:20] = 65535
+    bright = (scene * 3).clip(1, 60000).astype("uint16").assign_attrs(scene.attrs)
     sharp = run(bright, weights["back_projection"])
     assert float(sharp["B8A"].max()) > 15000
     np.testing.assert_allclose(degrade(sharp["B05"], 2).values, bright["B05"].values, rtol=0, atol=0.02)
     digital = run(bright, weights["back_projection"], dtype="uint16")
-    np.testing.assert_array_equal(digital["B02"], bright["B02"])
-    middle = digital["B05"][90:110, 90:110].astype(float)
-    np.testing.assert_array_equal(middle, sharp["B05"][90:110, 90:110].round().clip(1, 65535))  # no wrap at 65536
+    np.testing.assert_array_equal(digital["B05"], sharp["B05"].round().clip(1, 65535))  # no wrap at 65536
     dark = (scene.astype("float32") - 600).assign_attrs(scene.attrs)
     negative = run(dark, weights["back_projection"])
     assert float(negative["B12"].min()) < 0
     np.testing.assert_allclose(degrade(negative["B12"], 2).values, dark["B12"].values, rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+def test_saturation_is_kept_and_spoils_no_neighbour(weights, dtype):
+    window = (slice(40, 60), slice(40, 60))
+    scene = synthetic_scene(30, 30, level="L2A")
+    saturated, gapped = scene.copy(deep=True), scene.copy(deep=True)
+    saturated["B05"][window] = 65535
+    gapped["B05"][window] = 0
+    options = {"dtype": dtype, "bands": ["B05", "B06"]}
+    sharp, beside_a_gap = (run(ds, weights["back_projection"], **options) for ds in (saturated, gapped))
+    inside = np.zeros((180, 180), bool)
+    inside[80:120, 80:120] = True
+    assert (sharp["B05"].values[inside] == 65535).all()
+    for name in ("B05", "B06"):
+        np.testing.assert_array_equal(sharp[name].values[~inside], beside_a_gap[name].values[~inside])
+
+
+def test_a_saturated_guide_is_no_gap_and_stays_as_it_is(weights):
+    scene = synthetic_scene(30, 30, level="L2A")
+    scene["B02"][10:20, 10:20] = 65535
+    sharp = run(scene, weights["back_projection"], dtype="uint16")
+    np.testing.assert_array_equal(sharp["B02"], scene["B02"])
+    assert int((sharp["B05"] == 0).sum()) == 0
+
+
+def test_chunks_of_a_degraded_scene_nest_again():
+    """Its bands are cut to whole coarse pixels one by one; sharpening and scoring need them on common ground."""
+    scene = synthetic_scene(180, 180, level="L2A", chunks=90)
+    for factor in (2, 6):
+        coarse = degrade(scene, factor)
+        check_chunks(coarse)
+        whole = degrade(scene.compute(), factor)
+        for name in ("B02", "B05", "B01"):
+            np.testing.assert_allclose(coarse[name].values, whole[name].values, rtol=0, atol=1e-3)
+        superresolve(coarse, method="bicubic")
+
+
+def test_grid_mappings_that_zarr_hands_over_as_data_are_kept(weights):
+    scene = synthetic_scene(25, 25, level="L2A")
+    as_data = scene.reset_coords([name for name in scene.coords if str(name).startswith("spatial_ref")])
+    assert superresolve(as_data, weights=weights["back_projection"])["B05"].rio.crs.to_epsg() == EPSG
+
+
+def test_sharpened_bands_and_native_ones_share_their_chunks(weights):
+    scene = synthetic_scene(30, 30, level="L2A", times=TIMES, chunks=90)
+    scene = scene.chunk(time=2).isel(y10=slice(60, 180), y20=slice(30, 90), y60=slice(10, 30))
+    sharp = superresolve(scene, weights=weights["back_projection"])
+    assert len({tuple(sharp[name].chunks) for name in sharp.data_vars}) == 1
 
 
 def test_native_bands_pass_untouched(weights):
@@ -383,22 +428,38 @@ def scene_without(*names):
         (lambda: scene_without().isel(x20=slice(2, 70)), {}, GridError, "the 20 m grid starts at .* same corner"),
         (lambda: scene_without().isel(y60=slice(24)), {}, GridError, "150 pixels along y10 .*crop_to_multiple"),
         (lambda: synthetic_scene(15, 40, level="L2A"), {}, GridError,
-         r"90 pixels along y10 are fewer than the reach of random-6, (\d+) .*at least \1 x \1 pixels of 10 m"),
+         r"90 x 240 pixels of 10 m are fewer than the reach of random-6, (\d+) .*at least \1 x \1 pixels .*bands="),
         (lambda: scene_without().chunk(y10=60, x10=60, y20=30, x20=30, y60=9, x60=9), {}, GridError,
          r"must be in the ratio 6:3:1\. Rechunk: ds = ds\.chunk\(y10=1536, x10=1536, y20=768"),
         (scene_without, {"dtype": "int16"}, RadiometryError, "dtype 'int16' is not offered. Use one of 'uint16'"),
-        (scene_without, {"chunks": 500}, GridError, "chunks=500 is no multiple of 6. Use e.g. chunks=498"),
+        (scene_without, {"chunks": 500}, GridError, "chunks=500 is no multiple of 6 above 0. Use e.g. chunks=498"),
         (lambda: to_reflectance(scene_without()), {}, RadiometryError, "holds reflectance; superresolve works on"),
         (lambda: scene_without()["B05"], {}, GridError, "needs a Dataset with one variable per band, not a DataArray"),
         (scene_without, {"degradation": "blur"}, DegradationError, "'blur'"),
         (lambda: scene_without().assign_attrs(level="L1B"), {}, RadiometryError, "serves L1C and L2A, .* is 'L1B'"),
         (lambda: scene_without().assign_attrs(radiometric_offset=[0, 0]), {}, RadiometryError, "2 numbers for no"),
+        (scene_without, {"chunks": "auto"}, GridError, "chunks='auto' is no multiple of 6 .* chunks=1536"),
+        (scene_without, {"chunks": -6}, GridError, "chunks=-6 is no multiple of 6 above 0"),
+        (scene_without, {"degradation": None}, DegradationError, "degradation=None is not one eosr knows. Use 'auto'"),
+        (scene_without, {"degradation": "sigma=abc"}, DegradationError, "'sigma=abc' is not one eosr knows"),
+        (scene_without, {"consistency": "none"}, DegradationError, "'none' is neither True, False nor None"),
+        (scene_without, {"bands": []}, BandError, "bands is empty"),
+        (scene_without, {"device": "gpu"}, WeightsError, "device 'gpu' is not one eosr knows. Use 'auto', 'cpu'"),
+        (lambda: superresolve(scene_without(), method="bicubic"), {}, GridError,
+         "B01 is on the 10 m grid already, sharpened by eosr .* Give the Dataset of open_stac"),
+        (lambda: scene_without().expand_dims("run"), {}, GridError, "has a dimension run besides time"),
+        (lambda: scene_without().astype(bool), {}, RadiometryError, "holds bool, not digital numbers"),
         (scene_without, {"device": "cuda:9"}, WeightsError, "'cuda:9' is not available here. Use device='auto'"),
     ],
 )  # fmt: skip
 def test_bad_input_is_refused_with_the_remedy(weights, ds, options, kind, text):
     with pytest.raises(kind, match=text):
         superresolve(ds(), weights=weights["back_projection"], **options).compute(scheduler="sync")
+
+
+def test_a_native_band_that_is_asked_for_and_not_there_is_named():
+    with pytest.raises(BandError, match="the Dataset lacks B04, which is asked for"):
+        superresolve(scene_without("B04"), method="bicubic", bands=["B04", "B05"])
 
 
 def test_chunks_of_512_256_85_are_refused_with_the_line_that_helps(weights):

@@ -55,6 +55,8 @@ def scene(
         "level": "L2A", "platform": "sentinel-2b", "processing_baseline": "05.09", "radiometric_offset": -1000,
         "offset_policy": "auto", "nodata": 0, "quantification": 10000,
         "item_ids": [f"S2B_T32_{n}" for n in range(times)],
+        "times": [str(time.astype("datetime64[us]")) for time in TIMES[:times]],
+        "item_times": [str(time.astype("datetime64[us]")) for time in TIMES[:times]],
     }  # fmt: skip
     ds = xr.Dataset(data, coords | {"time": TIMES[:times]}, attrs)
     for name, band in ds.data_vars.items():
