@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import xarray as xr
 
@@ -13,6 +13,18 @@ from eosr import grid, radiometry, write
 from eosr.degrade import degrade
 from eosr.evaluate import evaluate
 from eosr.superresolve import superresolve
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def _documented_as(function: Callable[..., Any]) -> Callable[[_Method], _Method]:
+    """Give a method the documentation of its function, for help() and notebooks; the signature stays its own."""
+
+    def document(method: _Method) -> _Method:
+        method.__doc__ = function.__doc__
+        return method
+
+    return document
 
 
 @xr.register_dataset_accessor("s2sr")
@@ -22,6 +34,7 @@ class S2SRAccessor:
     def __init__(self, dataset: xr.Dataset) -> None:
         self._dataset = dataset  # nothing else: xarray caches accessors, and errors raised here are hidden
 
+    @_documented_as(superresolve)
     def superresolve(
         self,
         *,
@@ -40,12 +53,14 @@ class S2SRAccessor:
             degradation=degradation, device=device, dtype=dtype, chunks=chunks,
         )  # fmt: skip
 
+    @_documented_as(degrade)
     def degrade(
         self, factor: int, *, degradation: str = "study", platform: str | None = None, sigma: float | None = None
     ) -> Any:
         """See `eosr.degrade`."""
         return degrade(self._dataset, factor, degradation=degradation, platform=platform, sigma=sigma)
 
+    @_documented_as(evaluate)
     def evaluate(
         self,
         *,
@@ -66,18 +81,22 @@ class S2SRAccessor:
             border=border, mask=mask, consistency=consistency, conventions=conventions, device=device,
         )  # fmt: skip
 
+    @_documented_as(radiometry.to_reflectance)
     def to_reflectance(self) -> xr.Dataset:
         """See `eosr.radiometry.to_reflectance`."""
         return radiometry.to_reflectance(self._dataset)
 
+    @_documented_as(grid.at)
     def at(self, gsd: int) -> xr.Dataset:
         """See `eosr.grid.at`."""
         return grid.at(self._dataset, gsd)
 
+    @_documented_as(grid.crop_to_multiple)
     def crop_to_multiple(self, multiple: int = 6) -> xr.Dataset:
         """See `eosr.grid.crop_to_multiple`."""
         return grid.crop_to_multiple(self._dataset, multiple)
 
+    @_documented_as(write.to_zarr)
     def to_zarr(
         self,
         path: str | Path,
@@ -89,6 +108,7 @@ class S2SRAccessor:
         """See `eosr.write.to_zarr`."""
         return write.to_zarr(self._dataset, path, overwrite=overwrite, resume=resume, progress=progress)
 
+    @_documented_as(write.to_cog)
     def to_cog(
         self,
         folder: str | Path,

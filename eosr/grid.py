@@ -54,8 +54,9 @@ def groups_of(ds: xr.Dataset) -> dict[int, tuple[str, ...]]:
 
 
 def with_grid_mappings(ds: xr.Dataset) -> xr.Dataset:
-    """The Dataset with its ``spatial_ref*`` as coordinates: `xarray.open_zarr` without ``decode_coords="all"`` hands
-    them over as data, and the names of the mappings as attributes.
+    """The Dataset with its ``spatial_ref*`` as coordinates.
+
+    `xarray.open_zarr` without ``decode_coords="all"`` hands them over as data, and their names as attributes.
     """
     loose = [name for name in ds.data_vars if str(name).startswith("spatial_ref")]
     if not loose:

@@ -23,8 +23,8 @@ from rasterio.errors import RasterioError
 from eosr import __version__
 from eosr.bands import BANDS
 from eosr.errors import OutputError
-from eosr.radiometry import for_its_times
-from eosr.write_layout import attrs_at, check_absent, jsonable, local_path, spectral, times_of
+from eosr.radiometry import check_dataset, for_its_times
+from eosr.write_layout import attrs_at, check_absent, check_not_degraded, jsonable, local_path, spectral, times_of
 
 _EXTENSIONS = {"projection": "v2.0.0", "raster": "v2.0.0", "eo": "v2.0.0", "processing": "v1.2.0"}
 _COG_TYPE = "image/tiff; application=geotiff; profile=cloud-optimized"
@@ -99,8 +99,12 @@ def to_stac_item(
     Raises
     ------
     OutputError
-        If the files are not of eosr, of several times, of other bands than ``ds``, or the item exists.
+        If the Dataset is a degraded one, the files are not of eosr, of several times or of other bands than ``ds``, or
+        the item exists.
     """
+    if ds is not None:
+        check_dataset(ds, "to_stac_item")
+        check_not_degraded(ds.attrs)
     files = _files_of(paths)
     labels = sorted({file.label for file in files})
     if len(labels) > 1:
@@ -109,6 +113,7 @@ def to_stac_item(
             f"Use to_stac_items, or give those of one time: [p for p in paths if p.name.startswith({labels[0]!r})]."
         )
     attrs = _attributes(None if ds is None else for_its_times(ds), files)
+    check_not_degraded(attrs)
     item_id = id or f"{labels[0]}_eosr"
     target = files[0].path.parent / (re.sub(r"[^\w.-]+", "_", item_id) + ".json")
     if not overwrite:
@@ -136,6 +141,8 @@ def to_stac_item(
 
 def to_stac_items(ds: xr.Dataset | None, paths: str | Path | Sequence[str | Path], **options: Any) -> list[pystac.Item]:
     """Write one STAC item per time; see `to_stac_item`, which takes the same options but ``id`` and ``time``."""
+    if ds is not None:
+        check_dataset(ds, "to_stac_items")
     groups: dict[str, list[str | Path]] = {}
     for file in _files_of(paths):
         groups.setdefault(file.label, []).append(file.path)
@@ -150,10 +157,12 @@ def _files_of(paths: str | Path | Sequence[str | Path]) -> list[_File]:
             raise OutputError(
                 f"{folder} holds no *.tif to describe. Write them first: eosr.to_cog(ds, {str(paths)!r})."
             )
-    else:
+    elif isinstance(paths, Sequence):
         found = list(paths)
         if not found:
             raise OutputError("there is no file to describe. Give what eosr.to_cog returned.")
+    else:
+        raise OutputError(f"paths is a {type(paths).__name__}. Give what eosr.to_cog returned, or its folder.")
     files = [_file(local_path(path)) for path in found]
     if len({file.path.parent for file in files}) > 1:
         raise OutputError(

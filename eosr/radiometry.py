@@ -177,7 +177,7 @@ def listed(value: Any) -> list[Any]:
 
 
 def _of_time(key: str, recorded: Iterable[tuple[str, Any]], time: str) -> Any:
-    values = [value for moment, value in recorded if moment == time]
+    values = list(dict.fromkeys(value for moment, value in recorded if moment == time))
     if len(values) != 1:
         what = "is not among those recorded in the attribute times" if not values else "is that of several images"
         raise RadiometryError(

@@ -227,7 +227,7 @@ def _window(scene: Scene, window: BBox | None, bbox_crs: str) -> BBox:
 def _of_tile(items: list[Item], tile: str | None) -> list[Item]:
     if tile is None:
         return items
-    kept = [item for item in items if tile_of(item) == tile.upper().removeprefix("T").zfill(5)]
+    kept = [item for item in items if tile_of(item) == str(tile).upper().removeprefix("T").zfill(5)]
     if not kept:
         raise SourceError(f"no item of tile {tile!r} among those found; there are {list(by_tile(items))}.")
     return kept

@@ -128,7 +128,8 @@ def _query(query: Any) -> Any:
 def _check_tests(name: Any, tests: Any) -> None:
     if not isinstance(tests, Mapping):
         raise SourceError(
-            f"query={{{name!r}: {tests!r}}} does not say how to compare. Use e.g. query={{{name!r}: {{'eq': {tests!r}}}}}."
+            f"query={{{name!r}: {tests!r}}} does not say how to compare. Use e.g. "
+            f"query={{{name!r}: {{'eq': {tests!r}}}}}."
         )
     for operator, operand in tests.items():
         if operator not in OPERATORS:

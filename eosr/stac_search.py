@@ -19,7 +19,8 @@ from pystac_client import Client, ConformanceClasses
 from pystac_client.exceptions import APIError
 
 from eosr.errors import SourceError
-from eosr.stac_conditions import OPERATORS, BBox, box_of, conditions_of
+from eosr.stac_conditions import OPERATORS, box_of, conditions_of
+from eosr.stac_conditions import BBox as BBox
 
 Item = dict[str, Any]
 
@@ -254,7 +255,6 @@ def _walk(document: Mapping[str, Any], href: str, conditions: Mapping[str, Any],
 
 
 def _matches(item: Mapping[str, Any], conditions: Mapping[str, Any]) -> bool:
-    properties = item.get("properties") or {}
     collections = conditions.get("collections")
     if collections and item.get("collection") not in collections:
         return False

@@ -24,7 +24,7 @@ from eosr.consistency import projection_reach
 from eosr.degrade import DEGRADATIONS, as_float_with_nan, blur_sigma, merge_chunks
 from eosr.errors import BandError, DegradationError, GridError, RadiometryError, ReachError
 from eosr.gaps import FILL_REACH
-from eosr.grid import check_chunks, check_nested, group_of
+from eosr.grid import check_chunks, check_nested, group_of, with_grid_mappings
 from eosr.methods import Method, choose_methods
 from eosr.radiometry import for_its_times, offsets
 from eosr.tiles import STEP, TileTask, as_dtype
@@ -101,8 +101,7 @@ def superresolve(
         bands = check_bands(bands)
         if not bands:
             raise BandError("bands is empty, so there is nothing to return. Leave it out for all bands.")
-    # xarray.open_zarr without decode_coords="all" hands the grid mappings over as data.
-    ds = for_its_times(ds.set_coords([name for name in ds.data_vars if str(name).startswith("spatial_ref")]))
+    ds = with_grid_mappings(for_its_times(ds))
     available = [name for name in SHARP_BANDS if name in ds.data_vars]
     methods = choose_methods(weights, method, bands, available, device)
     needed = sorted({*BANDS_10M, *(b for m in methods for b in (*m.targets, *m.middle_bands))} & {*available})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from dask.base import compute_as_if_collection, tokenize
 
 from eosr import __version__
 from eosr.errors import GridError, OutputError
+from eosr.grid import with_grid_mappings
 from eosr.radiometry import for_its_times
 from eosr.write_layout import Layer, Progress, as_json, jsonable
 
@@ -29,8 +31,8 @@ Block = tuple[int, ...]
 
 
 def prepared(ds: xr.Dataset, layers: dict[int, Layer]) -> xr.Dataset:
-    """Chunk what is not chunked, and make attributes and encodings what the file shall hold."""
-    ds = for_its_times(ds).copy()
+    """Chunk what is not chunked or chunked otherwise, and make attributes and encodings what the file shall hold."""
+    ds = for_its_times(with_grid_mappings(ds)).copy()
     ds.attrs = jsonable(ds.attrs)
     for group, layer in layers.items():
         side = DEFAULT_BLOCK.get(group, 1536)
@@ -47,36 +49,61 @@ def prepared(ds: xr.Dataset, layers: dict[int, Layer]) -> xr.Dataset:
         # A window taken with .isel keeps the GeoTransform of the whole; the coordinates tell the truth.
         mapping = ds[f"spatial_ref{group}"]
         ds = ds.assign_coords({f"spatial_ref{group}": mapping.assign_attrs(GeoTransform=layer.geotransform)})
+    return ds if _misaligned(ds, layers) is None else _rechunked(ds, layers)
+
+
+def _rechunked(ds: xr.Dataset, layers: dict[int, Layer]) -> xr.Dataset:
+    """One time per chunk, and the ground of the largest chunk of the finest group, on whole pixels of every group."""
+    finest, step = min(layers), math.lcm(*layers)
+    chunks = [ds[name].data.chunks[-2:] for name in layers[finest].names]
+    ground = -(-max(max(sizes) for both in chunks for sizes in both) * finest // step) * step
+    for group, layer in layers.items():
+        sizes = {f"{axis}{group}": ground // group for axis in "yx"}
+        for name in layer.names:
+            encoding = ds[name].encoding
+            ds[name] = ds[name].chunk(sizes | ({"time": 1} if "time" in ds[name].dims else {}))
+            ds[name].encoding = encoding
     return ds
 
 
 def blocks_of(ds: xr.Dataset, layers: dict[int, Layer]) -> list[Block]:
-    """Return the indices of all blocks, once every chunk is even and the chunks of all groups nest."""
+    """Return the indices of all blocks of a prepared Dataset, once those of all groups cover the same ground.
+
+    Raises
+    ------
+    GridError
+        If they do not, because the groups themselves do not.
+    """
+    told = _misaligned(ds, layers)
+    if told is not None:
+        raise GridError(
+            f"{told}, so blocks cannot be written side by side. Crop the groups to the same ground first: "
+            "ds = eosr.grid.crop_to_multiple(ds)."
+        )
+    band = ds[next(iter(ds.data_vars))]
+    return list(itertools.product(*(range(count) for count in band.data.numblocks)))
+
+
+def _misaligned(ds: xr.Dataset, layers: dict[int, Layer]) -> str | None:
+    """What is wrong with the chunks, or None if all are even and cover the same ground in every group."""
     reference: dict[str, tuple[tuple[int, ...], str]] = {}
     for group, layer in layers.items():
         for name in layer.names:
             for dim, chunks in zip(ds[name].dims, ds[name].data.chunks, strict=True):
                 axis, unit = str(dim).rstrip("0123456789"), 1 if dim == "time" else group
                 if any(chunk != chunks[0] for chunk in chunks[:-1]) or chunks[-1] > chunks[0]:
-                    raise _misaligned(f"the chunks of {name} along {dim} are uneven: {_short(chunks)}", layers)
+                    return f"the chunks of {name} along {dim} are uneven: {_short(chunks)}"
                 lengths = tuple(chunk * unit for chunk in chunks)
                 known, first = reference.setdefault(axis, (lengths, f"{name} {_short(chunks)}"))
                 if known != lengths:
-                    told = (
+                    return (
                         f"along {axis}, the chunks of {first} and {name} {_short(chunks)} do not cover the same ground"
                     )
-                    raise _misaligned(told, layers)
-    band = ds[next(iter(ds.data_vars))]
-    return list(itertools.product(*(range(count) for count in band.data.numblocks)))
+    return None
 
 
 def _short(chunks: tuple[int, ...]) -> str:
     return str(chunks) if len(chunks) <= 4 else f"({chunks[0]}, {chunks[1]}, ..., {chunks[-1]})"
-
-
-def _misaligned(what: str, layers: dict[int, Layer]) -> GridError:
-    sizes = {f"{axis}{group}": DEFAULT_BLOCK.get(group, 1536) for group in layers for axis in "yx"}
-    return GridError(f"{what}, so blocks cannot be written side by side. Rechunk 6:3:1, e.g. ds.chunk({sizes}).")
 
 
 def fingerprint_of(ds: xr.Dataset) -> dict[str, Any]:

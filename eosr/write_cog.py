@@ -26,7 +26,8 @@ from rasterio.windows import Window
 from eosr import __version__
 from eosr.bands import QUANTIFICATION
 from eosr.errors import OutputError
-from eosr.radiometry import for_its_times
+from eosr.grid import with_grid_mappings
+from eosr.radiometry import check_dataset, for_its_times
 from eosr.write_blocks import fingerprint_of, prepared, reporting
 from eosr.write_layout import (
     FULL,
@@ -109,7 +110,8 @@ def to_cog(
     Raises
     ------
     OutputError
-        If a file exists, the folder is not writable, the space does not suffice, or a file does not read back equal.
+        If the folder is a ``.tif`` or not writable, a file exists, the space does not suffice, or a file does not read
+        back equal.
     GridError
         As `to_zarr`.
 
@@ -122,7 +124,12 @@ def to_cog(
     if overviews not in ("average", "nearest"):
         raise OutputError(f'overviews={overviews!r} is not known. Use "average" or "nearest".')
     target = local_path(folder)
-    ds = for_its_times(_opened(source))
+    if target.suffix.lower() in (".tif", ".tiff"):
+        raise OutputError(
+            f"{target} names a file, and to_cog writes one file per band into a folder. "
+            f"Give the folder: {str(target.with_suffix(''))!r}."
+        )
+    ds = for_its_times(with_grid_mappings(_opened(source)))
     layers = layers_of(ds)
     fingerprint = hashlib.sha256(as_json([fingerprint_of(prepared(ds, layers)), overviews]).encode()).hexdigest()[:12]
     jobs = _jobs(ds, layers, target, prefix, fingerprint)
@@ -150,7 +157,9 @@ def to_cog(
 def _opened(source: xr.Dataset | str | Path) -> xr.Dataset:
     if isinstance(source, xr.Dataset):
         return source
-    path = local_path(source)
+    if not isinstance(source, str | Path):
+        check_dataset(source, "to_cog")
+    path = local_path(str(source))
     if not (path / "zarr.json").is_file():
         raise OutputError(f"{path} is no finished Zarr store. Give the path that eosr.to_zarr returned, or a Dataset.")
     return xr.open_zarr(path, decode_coords="all")

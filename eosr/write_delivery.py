@@ -14,9 +14,10 @@ import xarray as xr
 
 from eosr.errors import OutputError
 from eosr.product import to_stac_items
+from eosr.radiometry import check_dataset
 from eosr.write_blocks import fingerprint_of, prepared
 from eosr.write_cog import to_cog
-from eosr.write_layout import Progress, check_absent, check_folder, labels_of, layers_of, local_path
+from eosr.write_layout import Progress, check_absent, check_folder, check_not_degraded, labels_of, layers_of, local_path
 from eosr.write_zarr import to_zarr
 
 Format = Literal["both", "cog", "zarr"]
@@ -73,6 +74,9 @@ def deliver(
     """
     if format not in get_args(Format):
         raise OutputError(f"format={format!r} is not known. Use one of {', '.join(map(repr, get_args(Format)))}.")
+    check_dataset(ds, "deliver")
+    if format != "zarr":
+        check_not_degraded(ds.attrs)
     target = local_path(folder)
     check_folder(target, 0)
     store = target / STORE

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import re
 import shutil
 import tempfile
@@ -193,11 +194,29 @@ def as_json(value: Any) -> str:
 
 def local_path(path: str | Path) -> Path:
     """Return an absolute path on a local or shared disk; a URL is refused."""
+    if not isinstance(path, str | os.PathLike):
+        raise OutputError(f"{path!r} is a {type(path).__name__} where a path is meant. Give e.g. 'scene'.")
     if "://" in str(path):
         raise OutputError(
             f"{path} is a URL; eosr writes to disks only. Write to a folder, then copy it, e.g. with rclone."
         )
     return Path(path).expanduser().absolute()
+
+
+def check_not_degraded(attrs: Mapping[str, Any]) -> None:
+    """Refuse to describe a degraded image as one of Sentinel-2.
+
+    Raises
+    ------
+    OutputError
+        With the factor.
+    """
+    factor = attrs.get("degradation_factor")
+    if factor is not None:
+        raise OutputError(
+            f"the Dataset was degraded by {factor}, so its pixels are not those of Sentinel-2, and a STAC item would "
+            "be opened as if they were. Write it without an item: eosr.to_zarr or eosr.to_cog."
+        )
 
 
 def check_folder(folder: Path, needed: int) -> None:

@@ -25,6 +25,7 @@ from dask.base import compute
 from zarr.codecs import BloscCodec
 
 from eosr.errors import OutputError
+from eosr.radiometry import check_dataset
 from eosr.write_blocks import Block, blocks_of, fingerprint_of, prepared, reporting, write_blocks
 from eosr.write_layout import FULL, Progress, check_absent, check_folder, layers_of, local_path, times_of
 
@@ -73,7 +74,8 @@ def to_zarr(
     ----------
     ds : Dataset
         Bands on ``([time,] y<g>, x<g>)`` for one or several of the groups 10, 20, 60; uint16 (0 = nodata) or float32
-        (NaN = nodata). Dask or numpy. Computed on the active dask client, or else the active scheduler.
+        (NaN = nodata). Dask or numpy; chunks that are uneven or do not nest 6:3:1 are made so. Computed on the active
+        dask client, or else the active scheduler.
     path : path
         The store to make, on a disk that all workers see. It appears at the very end, complete.
     overwrite : bool
@@ -93,7 +95,7 @@ def to_zarr(
     Raises
     ------
     GridError
-        If the chunks are uneven or do not nest 6:3:1.
+        If it is no Dataset, or its groups do not cover the same ground.
     OutputError
         If the store exists, the folder is not writable, the space does not suffice (before or during the run), an
         unfinished run of another input is there, or a block is not of the declared type.
@@ -106,6 +108,7 @@ def to_zarr(
     """
     if resume not in (True, False, "verify"):
         raise OutputError(f'resume={resume!r} is not known. Use True, False or "verify".')
+    check_dataset(ds, "to_zarr")
     files = _Files(final=local_path(path))
     layers = layers_of(ds)
     ds = prepared(ds, layers)

@@ -155,3 +155,19 @@ def test_sharpened_bands_may_join_the_10_m_group():
     assert ds["B05"].dims == ("y10", "x10")
     assert ds["B05"].encoding["grid_mapping"] == "spatial_ref10"
     assert isinstance(ds, xr.Dataset)
+
+
+@pytest.mark.parametrize("gsd", ["20", 15, True])
+def test_what_is_no_group_is_refused_with_the_groups_there_are(gsd):
+    with pytest.raises(BandError, match=rf"{gsd!r} is no group of bands. Use one of the numbers 10, 20, 60, e.g. eosr"):
+        grid.at(scene(), gsd)
+
+
+def test_a_series_records_its_times_and_which_item_is_whose():
+    times = np.array(["2021-06-01T10:15", "2023-06-01T10:15:00.024"], "datetime64[ms]")
+    bands = {"B02": np.ones((2, 6, 6), np.uint16)}
+    ds = grid.from_arrays(bands, time=times, item_ids=["a", "b"], **GRID)
+    assert ds.attrs["times"] == ["2021-06-01T10:15:00.000000", "2023-06-01T10:15:00.024000"]
+    assert ds.attrs["item_times"] == ds.attrs["times"]
+    assert "item_times" not in grid.from_arrays(bands, time=times, item_ids=["one for both"], **GRID).attrs
+    assert "times" not in scene().attrs

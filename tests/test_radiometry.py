@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from eosr.errors import RadiometryError
+from eosr.errors import GridError, RadiometryError
 from eosr.grid import from_arrays
 from eosr.radiometry import (
     check_not_empty,
@@ -181,3 +181,25 @@ def test_a_part_of_a_series_keeps_the_offset_of_its_own_images():
     turned = for_its_times(ds.isel(time=[1, 0]))
     assert turned.attrs["radiometric_offset"] == [-1000, 0]
     assert turned.attrs["times"] == series().attrs["times"][::-1]
+
+
+def test_items_follow_their_images_and_a_mosaicked_day_keeps_all_of_its():
+    ds = series()
+    first, second = ds.attrs["times"]
+    ds = ds.assign_attrs(item_ids=["a1", "a2", "b"], item_times=[first, first, second])
+    assert for_its_times(ds.isel(time=0)).attrs["item_ids"] == ["a1", "a2"]
+    assert for_its_times(ds.isel(time=[1])).attrs["item_ids"] == ["b"]
+    assert for_its_times(ds.isel(time=[1, 0])).attrs["item_ids"] == ["b", "a1", "a2"]
+
+
+def test_an_image_of_a_time_that_was_not_recorded_is_never_given_the_offset_of_another():
+    moved = series().assign_coords(time=np.array(["2021-06-01", "2023-06-01"], "datetime64[ns]"))
+    with pytest.raises(
+        RadiometryError, match=r"differs between the images, and the time 2021-06-01T00:00:00.000000 is not"
+    ):
+        to_reflectance(moved)
+
+
+def test_a_band_alone_is_no_dataset():
+    with pytest.raises(GridError, match=r"to_reflectance needs a Dataset .* not a DataArray. Keep the Dataset"):
+        to_reflectance(series()["B02"])

@@ -12,7 +12,7 @@ from affine import Affine
 from test_write_zarr import scene
 
 import eosr
-from eosr.errors import OutputError
+from eosr.errors import GridError, OutputError, RadiometryError
 from eosr.stac import open_stac
 from eosr.write import to_cog, to_stac_item, to_stac_items, to_zarr
 
@@ -159,3 +159,61 @@ def test_what_cannot_be_described_is_refused(folder, tmp_path):
     assert to_stac_item(None, timeless, time="2023-06-06").datetime.isoformat() == "2023-06-06T00:00:00+00:00"
     with pytest.raises(OutputError, match=r"time=.noon. is no time. Write it as ISO 8601"):
         to_stac_item(None, timeless, id="x", time="noon")
+
+
+@pytest.mark.parametrize("select", [[1, 0], [1], 1])
+def test_names_tags_and_items_follow_the_image_however_the_times_are_selected(tmp_path, select):
+    whole = scene(times=2)[["B05"]].assign_attrs(radiometric_offset=[0, -1000])
+    part = whole.isel(time=select)
+    paths = to_cog(part, tmp_path)
+    assert paths[0].name == "S2B_T32_1_B05_20m.tif"
+    with rasterio.open(paths[0]) as file:
+        assert file.tags()["EOSR_TIME"] == "2023-06-16T10:00:00"
+        np.testing.assert_array_equal(file.read(1), whole["B05"].values[1])
+    for item in to_stac_items(part, paths):
+        number = 1 if "_1_" in item.id else 0
+        assert item.properties["eosr:derived_from"] == [f"S2B_T32_{number}"]
+        assert item.properties["eosr:provenance"]["radiometric_offset"] == [0, -1000][number]
+        assert item.datetime.day == [6, 16][number]
+
+
+def test_reflectance_read_back_is_reflectance_and_is_not_mixed_with_digital_numbers(tmp_path):
+    ds = scene(sharpened=True).assign_attrs(sharpened_by="eosr", weights_sha256=["0123"], consistency="exact")
+    made = eosr.to_reflectance(ds)
+    item = to_stac_item(made, to_cog(made, tmp_path / "a"))
+    back = open_stac(item)
+    assert (back.attrs["quantity"], back["B05"].attrs["units"]) == ("reflectance", "1")
+    assert (back.attrs["weights_sha256"], back.attrs["consistency"]) == (["0123"], "exact")
+    np.testing.assert_array_equal(back["B05"].values, made["B05"].values)
+    with pytest.raises(RadiometryError, match="holds reflectance already"):
+        eosr.to_reflectance(back)
+    numbers = scene(dtype="float32", sharpened=True, times=2).isel(time=[1])
+    other = to_stac_item(numbers, to_cog(numbers, tmp_path / "b"))
+    with pytest.raises(RadiometryError, match=r"has quantity 'reflectance' and item .* has 'digital numbers'"):
+        open_stac([item, other])
+
+
+def test_a_degraded_dataset_is_not_described_as_an_image_of_sentinel_2(tmp_path):
+    ds = scene()[["B05"]].assign_attrs(degradation="study", degradation_factor=2)
+    paths = to_cog(ds, tmp_path)
+    for given in (ds, None):
+        with pytest.raises(
+            OutputError, match=r"the Dataset was degraded by 2, so its pixels are not those of Sentinel-2"
+        ):
+            to_stac_item(given, paths)
+
+
+def test_what_is_no_dataset_or_no_folder_is_refused(tmp_path):
+    ds = scene()[["B05"]]
+    with pytest.raises(GridError, match=r"to_cog needs a Dataset .* not a NoneType"):
+        to_cog(None, tmp_path)
+    with pytest.raises(GridError, match=r"to_cog needs a Dataset .* not a DataArray"):
+        to_cog(ds["B05"], tmp_path)
+    with pytest.raises(
+        OutputError, match=r"x.tif names a file, and to_cog writes one file per band into a folder. Give"
+    ):
+        to_cog(ds, tmp_path / "x.tif")
+    with pytest.raises(GridError, match=r"to_stac_item needs a Dataset .* not a DataArray"):
+        to_stac_item(ds["B05"], tmp_path)
+    with pytest.raises(OutputError, match=r"paths is a NoneType. Give what eosr.to_cog returned"):
+        to_stac_item(ds, None)

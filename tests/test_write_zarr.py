@@ -20,6 +20,7 @@ import xarray as xr
 from affine import Affine
 from pyproj import CRS
 
+from eosr import grid
 from eosr.errors import GridError, OutputError
 from eosr.write_zarr import to_zarr
 
@@ -127,6 +128,8 @@ def test_times_are_int64_seconds_and_fractions_of_a_second_survive(tmp_path):
     meta = json.loads((path / "time" / "zarr.json").read_text())
     assert (meta["data_type"], meta["attributes"]["units"]) == ("int64", "seconds since 1970-01-01")
     fractions = ds.assign_coords(time=TIMES + np.timedelta64(24, "ms"))
+    told = [str(time) for time in fractions.time.values.astype("datetime64[us]")]
+    fractions = fractions.assign_attrs(times=told, item_times=told)
     assert_same(to_zarr(fractions, tmp_path / "fractions.zarr"), fractions)
 
 
@@ -298,20 +301,57 @@ def test_overwrite_keeps_the_old_store_while_the_new_one_fails_and_never_deletes
 
 
 @pytest.mark.parametrize(
-    ("chunk", "text"),
+    "chunk", [{"x20": (48, 60, 72)}, {"x20": 60}, {"y60": 40}, {"time": 2}, {"x10": 100, "x20": 100, "x60": 100}]
+)
+def test_chunks_that_are_not_aligned_are_made_so(tmp_path, chunk):
+    ds = scene(times=2).chunk(chunk)
+    path = to_zarr(ds, tmp_path / "x.zarr")
+    assert_same(path, ds)
+    chunks = {name: band.encoding["chunks"] for name, band in reopened(path).data_vars.items()}
+    assert [chunks["B02"][axis] for axis in (1, 2)] == [6 * chunks["B01"][axis] for axis in (1, 2)]
+    assert chunks["B02"][1] == 2 * chunks["B05"][1]
+
+
+def test_a_window_cut_across_chunks_is_written_in_chunks_of_the_old_size(tmp_path):
+    window = {f"{axis}{group}": slice(5 * 60 // group, 33 * 60 // group) for group in BANDS for axis in "yx"}
+    part = scene().isel(window)
+    assert part["B02"].chunksizes["y10"] == (66, 96, 6)
+    back = reopened(to_zarr(part, tmp_path / "x.zarr"))
+    assert back["B02"].encoding["chunks"] == (1, 96, 96)
+    for name, band in part.data_vars.items():
+        np.testing.assert_array_equal(back[name].values, band.values)
+
+
+def test_groups_on_different_ground_cannot_be_rechunked_and_are_refused(tmp_path):
+    with pytest.raises(GridError, match=r"along y, the chunks of .* Crop the groups to the same ground first: ds ="):
+        to_zarr(scene().isel(y20=slice(0, 119)), tmp_path / "x.zarr")
+    assert neighbours(tmp_path / "x.zarr") == []
+
+
+def test_a_store_opened_without_decoding_its_coordinates_is_the_same_dataset(tmp_path):
+    plain = xr.open_zarr(to_zarr(scene(), tmp_path / "x.zarr"))
+    assert "spatial_ref20" in plain.data_vars
+    assert grid.crs_of(plain).to_epsg() == 32632
+    assert grid.at(plain, 20)["B05"].rio.transform() == Affine(20, 0, 500_040, 0, -20, 5_200_020)
+    whole = grid.with_grid_mappings(plain)
+    assert set(whole.data_vars) == set(scene().data_vars)
+    assert whole["B05"].encoding["grid_mapping"] == "spatial_ref20"
+    assert_same(to_zarr(plain, tmp_path / "y.zarr"), scene())
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
     [
-        ({"x20": (48, 60, 72)}, r"the chunks of B05 along x20 are uneven: \(48, 60, 72\)"),
-        (
-            {"x20": 60},
-            r"along x, the chunks of B02 \(96, 96, 96, 72\) and B05 \(60, 60, 60\) do not cover the same ground",
-        ),
-        ({"y60": 40}, r"and B01 \(40,\) do not cover.* Rechunk 6:3:1, e.g. ds.chunk\({'y10': 1536, .*'x60': 256}\)"),
+        (None, "to_zarr needs a Dataset with one variable per band, not a NoneType. Open one with eosr.open_stac"),
+        ("x.zarr", r"not a str. Open the store first: xr.open_zarr\('x.zarr', decode_coords='all'\)"),
+        (scene()["B02"], r"not a DataArray. Keep the Dataset when selecting: ds\[\['B02'\]\]"),
     ],
 )
-def test_chunks_that_are_not_aligned_are_refused(tmp_path, chunk, text):
+def test_what_is_no_dataset_is_refused(tmp_path, given, text):
     with pytest.raises(GridError, match=text):
-        to_zarr(scene().chunk(chunk), tmp_path / "x.zarr")
-    assert neighbours(tmp_path / "x.zarr") == []
+        to_zarr(given, tmp_path / "x.zarr")
+    with pytest.raises(OutputError, match="None is a NoneType where a path is meant"):
+        to_zarr(scene(), None)
 
 
 def test_what_cannot_be_laid_out_is_refused(tmp_path):

@@ -87,15 +87,21 @@ class Stage(nn.Module):
         for parameter in self.leave.parameters():
             nn.init.zeros_(parameter)
 
-    def forward(self, inputs: Tensor, memory: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(self, inputs: list[Tensor], memory: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the correction (B, C, H, W) and the features handed to the next stage (B, F, h, w)."""
-        # bfloat16 has 8 bits: digital numbers of 4000 would come in steps of 16. What enters stays float32.
-        with torch.autocast(inputs.device.type, enabled=False):
-            if not torch.is_grad_enabled():
-                inputs = inputs.contiguous(memory_format=torch.channels_last)
-            features = self.enter(inputs.float())
+        features = self._entered(inputs)
         features = self.blocks(features if memory is None else features + memory)
         return functional.pixel_shuffle(self.leave(features).contiguous(), FOLD), features
+
+    def _entered(self, inputs: list[Tensor]) -> Tensor:
+        # A function of its own: the joined inputs, widest but for a block's inside, are gone before the blocks run.
+        joined = torch.cat(inputs, dim=1)
+        if not torch.is_grad_enabled():
+            joined = joined.contiguous(memory_format=torch.channels_last)
+        # bfloat16 has 8 bits: digital numbers of 4000 would come in steps of 16. What enters stays float32.
+        with torch.autocast(joined.device.type, enabled=False):
+            features: Tensor = self.enter(joined.float())
+        return features
 
 
 class BackProjectionGenerator(nn.Module):
@@ -187,9 +193,7 @@ class BackProjectionGenerator(nn.Module):
             residual = coarse - degrade(estimate, taps, s)
             estimate = estimate + s**2 * adjoint(residual, taps, s)
             seen = functional.interpolate(residual, size=size, mode="nearest") if s != FOLD else residual
-            inputs = torch.cat(
-                [_cut(part, skip) for part in (fixed, functional.pixel_unshuffle(estimate, FOLD), seen)], dim=1
-            )
+            inputs = [_cut(part, skip) for part in (fixed, functional.pixel_unshuffle(estimate, FOLD), seen)]
             correction, memory = stage(inputs, None if memory is None else _cut(memory, skip - before))
             estimate = estimate + functional.pad(correction.float(), (FOLD * skip,) * 4)
             before = skip

@@ -23,11 +23,21 @@ def main(argv: list[str] | None = None) -> int:
         # Imported here: `eosr-train --help` needs no torch.
         from eosr.train.run import run_training
 
-        print(run_training(options.config, data=options.data, out=options.out, threads=options.threads))
+        path = run_training(
+            options.config, data=options.data, out=options.out, threads=options.threads, tell=_tell
+        )  # fmt: skip
+        print(path)
     except EosrError as error:
         print(f"eosr-train: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("eosr-train: interrupted. The same command goes on from the last state.", file=sys.stderr)
+        return 130
     return 0
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)  # the path of the weights is all that standard output receives
 
 
 def _count(text: str) -> int:

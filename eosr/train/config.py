@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, get_origin, get_type_hints
+from typing import Any, Final, get_origin, get_type_hints
 
 from eosr.degrade import DEGRADATIONS
 from eosr.errors import TrainingError
@@ -67,8 +68,34 @@ def load_config(path: Path) -> TrainConfig:
         "window": _build(WindowConfig, table.pop("window", {}), f"{path} [window]"),
     }
     config: TrainConfig = _build(TrainConfig, table | nested, str(path))
+    _check_ranges(config, str(path))
     _check_agreement(config, str(path))
     return config
+
+
+#: Least value of a key, and whether that value itself is allowed.
+_LEAST: Final = {
+    "": {
+        "seed": (0, True), "steps": (1, True), "float32_steps": (0, True), "batch": (1, True), "every": (1, True),
+        "learning_rate": (0, False), "warmup": (0, True), "weight_decay": (0, True), "clip": (0, False),
+        "ema": (0, True), "charbonnier": (0, False),
+    },
+    "generator": {key: (1, True) for key in ("features", "stages", "blocks", "expansion")},
+    "window": {"size": (1, True), "rim": (0, True), "gain": (0, True), "band_gain": (0, True)},
+}  # fmt: skip
+
+
+def _check_ranges(config: TrainConfig, where: str) -> None:
+    for table, limits in _LEAST.items():
+        part: Any = getattr(config, table) if table else config
+        for key, (least, allowed) in limits.items():
+            value = getattr(part, key)
+            if not math.isfinite(value) or value < least or (value == least and not allowed):
+                bound = f"{least} or more" if allowed else f"more than {least}"
+                place = f"{where} [{table}]" if table else where
+                raise TrainingError(f"{place}: {key} = {value!r} cannot work. Give {bound}.")
+    if config.ema >= 1:
+        raise TrainingError(f"{where}: ema = {config.ema!r} never forgets the first weights. Give less than 1.")
 
 
 def _check_agreement(config: TrainConfig, where: str) -> None:

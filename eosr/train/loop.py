@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import json
 import math
+import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +53,21 @@ def training_windows(config: TrainConfig, scenes: list[Scene]) -> Windows:
     return Windows(kept_in, config.window, config.shares)
 
 
-def train(config: TrainConfig, scenes: list[Scene], folder: Path) -> BackProjectionGenerator:
+def train(
+    config: TrainConfig, scenes: list[Scene], folder: Path, *, tell: Callable[[str], None] | None = None
+) -> BackProjectionGenerator:
     """Train to the last step, or on from the state file in ``folder``; return the running mean of the generator.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    scenes : list of Scene
+        Those kept out are validated on only.
+    folder : Path
+        Receives ``state.pt`` and ``log.jsonl``: a line per validation with step, loss, scores [DN] and the seconds of
+        all parts of the run up to the state that was kept.
+    tell : callable, optional
+        Called with a line of text at the start and per validation.
 
     Raises
     ------
@@ -72,6 +87,12 @@ def train(config: TrainConfig, scenes: list[Scene], folder: Path) -> BackProject
         generator.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99)
     )
     start = load_state(folder / "state.pt", config, generator, mean, optimiser)
+    tell = tell or (lambda text: None)
+    if start == config.steps:
+        tell(f"already finished: step {start} of {config.steps}")
+    elif start:
+        tell(f"going on from step {start} of {config.steps}")
+    before = _log_up_to(folder / "log.jsonl", start)
     windows = training_windows(config, scenes)
     kept_out = [scene for scene in scenes if scene.kept_out]
     began, losses = time.monotonic(), []
@@ -80,14 +101,41 @@ def train(config: TrainConfig, scenes: list[Scene], folder: Path) -> BackProject
         batch = windows.batch(config.batch, np.random.default_rng((config.seed, step)))
         losses.append(_step(generator, mean, optimiser, batch, step, config))
         if (step + 1) % config.every == 0 or step + 1 == config.steps:
-            save_state(folder / "state.pt", config, generator, mean, optimiser, step + 1)
             last = step + 1 == config.steps
-            record = {"step": step + 1, "loss": float(np.mean(losses)), "seconds": round(time.monotonic() - began, 1)}
+            seconds = round(before + time.monotonic() - began, 1)
+            record = {"step": step + 1, "loss": float(np.mean(losses)), "seconds": seconds}
             record |= validation(mean, kept_out, config, DEGRADATIONS if last else DEGRADATIONS[:1])
+            # The line first: a run killed in between repeats these steps, and `_log_up_to` takes the line out again.
             with (folder / "log.jsonl").open("a") as log:
                 log.write(json.dumps(record) + "\n")
+            save_state(folder / "state.pt", config, generator, mean, optimiser, step + 1)
+            tell(_line(record, config.steps))
             losses = []
     return mean
+
+
+def _log_up_to(path: Path, step: int) -> float:
+    """Keep the lines of a log up to a step, whole ones only; return the seconds that the last of them states."""
+    kept = []
+    for line in path.read_text().splitlines() if path.is_file() else []:
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:  # cut by a kill
+            continue
+        if record["step"] <= step:
+            kept.append(record)
+    if path.is_file():
+        part = path.with_suffix(".part")
+        part.write_text("".join(json.dumps(record) + "\n" for record in kept))
+        os.replace(part, path)
+    return float(kept[-1]["seconds"]) if kept else 0.0
+
+
+def _line(record: dict[str, Any], steps: int) -> str:
+    scores = ", ".join(f"{key} {value} DN" for key, value in record.items() if "/" in key)
+    return f"step {record['step']} of {steps}: loss {record['loss']:.5f}, {record['seconds']:.0f} s" + (
+        f", RMSE {scores}" if scores else ""
+    )
 
 
 def validation(mean: nn.Module, scenes: list[Scene], config: TrainConfig, operators: tuple[str, ...]) -> dict[str, Any]:

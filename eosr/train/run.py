@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,10 @@ from eosr.train.validate import as_method, degraded_inputs
 from eosr.train.windows import SCALE
 
 
-def run_training(config: Path, *, data: Path, out: Path, threads: int | None = None) -> Path:
-    """Train, or resume, and write ``OUT/NAME.safetensors``; return its path.
+def run_training(
+    config: Path, *, data: Path, out: Path, threads: int | None = None, tell: Callable[[str], None] | None = None
+) -> Path:
+    """Train, or resume, and write ``OUT/NAME.safetensors``; return its path. ``tell`` gets a line per validation.
 
     Raises
     ------
@@ -33,7 +36,7 @@ def run_training(config: Path, *, data: Path, out: Path, threads: int | None = N
     if threads or "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(threads or os.cpu_count() or 1)
     scenes = load_scenes(data)
-    generator = train(settings, scenes, out)
+    generator = train(settings, scenes, out, tell=tell)
     return export(generator, settings, scenes, data=data, path=out / f"{settings.name}.safetensors")
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import pickle
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -64,8 +66,26 @@ def load_state(
     if not isinstance(state, dict) or "config" not in state:
         raise TrainingError(f"{path} is no state of a training. Remove it to start anew.")
     if state["config"] != repr(asdict(config)):
-        raise TrainingError(f"{path} is the state of another configuration. Use another folder, or remove it.")
+        told = _differences(str(state["config"]), config)
+        raise TrainingError(f"{path} is the state of another configuration{told}. Use another folder, or remove it.")
     generator.load_state_dict(state["generator"])
     mean.load_state_dict(state["mean"])
     optimiser.load_state_dict(state["optimiser"])
     return int(state["step"])
+
+
+def _differences(saved: str, config: TrainConfig) -> str:
+    """Keys whose values differ, with both; empty where the saved text cannot be read."""
+    try:
+        there, here = _flat(ast.literal_eval(saved)), _flat(asdict(config))
+    except (ValueError, SyntaxError):
+        return ""
+    keys = [key for key in {**there, **here} if there.get(key) != here.get(key)]
+    return " (" + ", ".join(f"{key} = {there.get(key)!r} there, {here.get(key)!r} here" for key in keys) + ")"
+
+
+def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

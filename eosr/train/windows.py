@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -247,7 +248,7 @@ def _share_out(weights: npt.NDArray[np.float64], names: list[str], shares: dict[
     if unknown:
         raise TrainingError(
             f"no training scene has a name that starts with {', '.join(unknown)}, named in [shares]. "
-            f"Remove the line; the scenes are {', '.join(sorted(set(names)))[:200]}."
+            f"Remove the line; the names begin with {', '.join(sorted({re.split('[-_]', n)[0] for n in names}))}."
         )
     for key in {*group}:
         member = np.array([g == key for g in group])

@@ -63,6 +63,7 @@ def test_a_tiny_run_writes_weights_that_say_what_made_them(tmp_path):
     done = subprocess.run([*command, "--threads", "1"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{out / 'mini.safetensors'}\n"
+    assert done.stderr.startswith("step 2 of 2: loss 0.")
     weights = load_weights(out / "mini.safetensors")
     assert (weights.name, weights.factor, weights.levels) == ("mini", 2, ("L1C", "L2A"))
     about = weights.provenance

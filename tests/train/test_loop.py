@@ -71,7 +71,14 @@ def test_a_run_killed_by_sigkill_and_started_again_ends_in_the_same_weights_bit_
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     assert state["step"] == 2, "it died after the first state, before the second"
-    resumed = train(tiny_config(), scenes(), tmp_path).state_dict()
+    told = []
+    resumed = train(tiny_config(), scenes(), tmp_path, tell=told.append).state_dict()
+    assert told[0] == "going on from step 2 of 6"
+    assert [line.split(":")[0] for line in told[1:]] == ["step 4 of 6", "step 6 of 6"]
+    assert ", RMSE study/block " in told[1]
+    lines = log_of(tmp_path)
+    assert [line["step"] for line in lines] == [2, 4, 6], "no line is lost, none is there twice"
+    assert all(a["seconds"] <= b["seconds"] for a, b in pairwise(lines))
     expected, folder = undisturbed
     for name, tensor in expected.items():
         assert torch.equal(resumed[name], tensor), name
@@ -84,7 +91,9 @@ def test_a_run_killed_by_sigkill_and_started_again_ends_in_the_same_weights_bit_
 def test_a_finished_run_started_again_returns_its_weights_and_trains_no_further(undisturbed):
     expected, folder = undisturbed
     before = (folder / "state.pt").read_bytes()
-    again = train(tiny_config(), scenes(), folder).state_dict()
+    told = []
+    again = train(tiny_config(), scenes(), folder, tell=told.append).state_dict()
+    assert told == ["already finished: step 6 of 6"]
     assert all(torch.equal(again[name], tensor) for name, tensor in expected.items())
     assert (folder / "state.pt").read_bytes() == before
 
@@ -102,9 +111,12 @@ def test_another_seed_gives_other_weights(undisturbed, tmp_path):
 
 
 def test_the_state_of_another_configuration_is_refused(undisturbed):
-    said = r"state\.pt is the state of another configuration\. Use another folder, or remove it\."
+    said = (
+        r"state\.pt is the state of another configuration \(seed = 3 there, 4 here, window\.rim = 4 there, 2 here\)\. "
+        r"Use another folder, or remove it\."
+    )
     with pytest.raises(TrainingError, match=said):
-        train(tiny_config(seed=4), scenes(), undisturbed[1])
+        train(tiny_config(seed=4, window={"rim": 2}), scenes(), undisturbed[1])
 
 
 @pytest.mark.parametrize("content", [b"", b"no state at all", b"PK\x03\x04 half a zip"])

@@ -119,7 +119,7 @@ def test_shares_decide_how_often_the_scenes_of_a_name_are_drawn():
 
 
 def test_a_share_of_scenes_that_are_not_there_is_refused():
-    with pytest.raises(TrainingError, match=r"starts with stestdta, named in \[shares\]\. Remove the line.*are made"):
+    with pytest.raises(TrainingError, match=r"starts with stestdta, named in \[shares\].*begin with made"):
         Windows([made_scene()], settings(2), {"stestdta": 0.4})
 
 
