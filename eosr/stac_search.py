@@ -228,6 +228,12 @@ def _of_an_api(document: Mapping[str, Any], conditions: Mapping[str, Any]) -> li
             f"collection {ident!r} does not hold its items: a STAC API serves them, and there is no link to it. Open "
             f"the API itself: eosr.open_stac('https://...', collection={ident!r})."
         )
+    if not {*conditions} - {"collections"}:
+        # The description of a whole archive is no wish to fetch all of it.
+        raise SourceError(
+            f"collection {ident!r} is served by the API {root}, and no window or time is given. Say which of its items: "
+            f"eosr.open_stac({root!r}, collection={ident!r}, bbox=..., datetime=...)."
+        )
     return _search(root, {**conditions, "collections": [ident]})
 
 

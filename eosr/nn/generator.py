@@ -89,8 +89,12 @@ class Stage(nn.Module):
 
     def forward(self, inputs: list[Tensor], memory: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the correction (B, C, H, W) and the features handed to the next stage (B, F, h, w)."""
+        # One name for all of them, so that what a step has used up is freed at once.
         features = self._entered(inputs)
-        features = self.blocks(features if memory is None else features + memory)
+        if memory is not None:
+            features = features + memory
+        for block in self.blocks:
+            features = block(features)
         return functional.pixel_shuffle(self.leave(features).contiguous(), FOLD), features
 
     def _entered(self, inputs: list[Tensor]) -> Tensor:
