@@ -231,7 +231,7 @@ def _of_an_api(document: Mapping[str, Any], conditions: Mapping[str, Any]) -> li
     if not {*conditions} - {"collections"}:
         # The description of a whole archive is no wish to fetch all of it.
         raise SourceError(
-            f"collection {ident!r} is served by the API {root}, and no window or time is given. Say which of its items: "
+            f"collection {ident!r} is served by the API {root}, and no window or time is given. Say which items: "
             f"eosr.open_stac({root!r}, collection={ident!r}, bbox=..., datetime=...)."
         )
     return _search(root, {**conditions, "collections": [ident]})
