@@ -46,11 +46,8 @@ def group_of(array: xr.DataArray) -> int:
 
 def groups_of(ds: xr.Dataset) -> dict[int, tuple[str, ...]]:
     """Bands of every group present, finest group first."""
-    found: dict[int, list[str]] = {}
-    for name in ds.data_vars:
-        if name in BANDS:
-            found.setdefault(group_of(ds[name]), []).append(str(name))
-    return {group: tuple(found[group]) for group in sorted(found)}
+    of = {str(name): group_of(ds[name]) for name in ds.data_vars if name in BANDS}
+    return {group: tuple(name for name in of if of[name] == group) for group in sorted({*of.values()})}
 
 
 def with_grid_mappings(ds: xr.Dataset) -> xr.Dataset:
@@ -383,10 +380,9 @@ def _variable(name: str, array: Any, group: int, has_time: bool) -> xr.Variable:
 def _coords(shapes: Mapping[int, tuple[int, ...]], base: Affine, crs: Any) -> dict[str, Any]:
     """Pixel centres and one CF grid mapping per group, with the attributes that rioxarray looks for."""
     try:
-        parsed = CRS.from_user_input(crs)
+        cf = CRS.from_user_input(crs).to_cf()
     except CRSError as error:
         raise GridError(f"{crs!r} is no coordinate reference system pyproj knows. Use e.g. 'EPSG:32632'.") from error
-    cf = parsed.to_cf()
     coords: dict[str, Any] = {}
     for group in sorted(shapes):
         transform = base * Affine.scale(STEPS[group])

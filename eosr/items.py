@@ -15,12 +15,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from eosr.bands import BANDS, QUANTIFICATION, bands_of, check_bands
 from eosr.errors import BandError, GridError, RadiometryError, SourceError
-from eosr.radiometry import Offset, offset_of
+from eosr.radiometry import offset_of
+from eosr.stac_records import Asset, Scene
 
 #: Asset keys that name a band by colour.
 COLOURS: Final = {
@@ -39,61 +39,6 @@ CARRIED: Final = (
     "degradation_factor",
 )  # fmt: skip
 _TILE: Final = re.compile(r"(?:^|_|-)T?(\d{1,2}[C-X][A-Z]{2})(?:_|$)")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asset:
-    """One file with one band on one grid."""
-
-    band: str
-    key: str
-    href: str
-    #: Pixel size [m] as the item states it: the group that the band joins.
-    gsd: int
-    #: Left and top edge [unit of the CRS].
-    left: float
-    top: float
-    rows: int
-    columns: int
-    #: numpy name of the pixels' type.
-    dtype: str = "uint16"
-
-    @property
-    def bounds(self) -> tuple[float, float, float, float]:
-        """Left, bottom, right, top [unit of the CRS]."""
-        bottom, right = self.top - self.rows * self.gsd, self.left + self.columns * self.gsd
-        return self.left, bottom, right, self.top
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scene:
-    """What one STAC item says about one image of one tile."""
-
-    id: str
-    collection: str
-    level: str
-    #: Lower case, e.g. ``"sentinel-2b"``; ``""`` if unknown.
-    platform: str
-    #: ISO 8601, UTC.
-    datetime: str
-    #: MGRS tile, e.g. ``"32TQM"``; ``""`` if unknown.
-    tile: str
-    #: Name of the SAFE product; ``""`` if unknown.
-    product: str
-    #: Start of the datatake, e.g. ``"20250731T131909"``: the same for every file ever made of one acquisition.
-    datatake: str
-    #: E.g. ``"05.11"``; ``""`` if unknown.
-    processing_baseline: str
-    offset: Offset
-    epsg: int
-    #: Left, bottom, right, top of the ground covered by every native band, whole 60 m pixels [unit of the CRS].
-    bounds: tuple[float, float, float, float]
-    #: Made by eosr: bands may be at 10 m that were not measured so.
-    sharpened: bool
-    created: str
-    assets: Mapping[str, Asset] = field(repr=False)
-    #: What eosr recorded when it made the item; empty for all others.
-    provenance: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 def read_item(

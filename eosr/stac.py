@@ -22,8 +22,9 @@ from pystac.utils import is_absolute_href
 from eosr.bands import NODATA
 from eosr.errors import GridError, RadiometryError, SourceError
 from eosr.grid import from_arrays
-from eosr.items import CARRIED, Scene, read_item, tile_of
+from eosr.items import CARRIED, read_item, tile_of
 from eosr.stac_engines import ENGINES, can_read_s3, load
+from eosr.stac_records import Scene
 from eosr.stac_search import BBox, Item, find_items
 
 __all__ = ["by_tile", "find_items", "open_stac"]

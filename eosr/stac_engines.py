@@ -23,7 +23,7 @@ from stackstac.rio_reader import AutoParallelRioReader, LayeredEnv
 from eosr.bands import NODATA
 from eosr.errors import MissingExtraError, SourceError
 from eosr.grid import STEPS
-from eosr.items import Asset, Scene
+from eosr.stac_records import Asset, Scene
 
 Bounds = tuple[float, float, float, float]
 

@@ -24,7 +24,8 @@ LEVELS = {
 }  # fmt: skip
 #: Files that belong to a room of another name.
 ROOM_OF = {
-    "items": "stac", "stac_conditions": "stac", "stac_search": "stac", "stac_engines": "stac", "stac_odc": "stac",
+    "items": "stac", "stac_conditions": "stac", "stac_records": "stac",
+    "stac_search": "stac", "stac_engines": "stac", "stac_odc": "stac",
     "product": "write", "write_blocks": "write", "write_cog": "write", "write_delivery": "write",
     "write_layout": "write", "write_zarr": "write",
 }  # fmt: skip

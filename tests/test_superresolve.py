@@ -176,9 +176,9 @@ def test_every_image_of_a_series_is_inverted_for_its_own_satellite(weights):
     xr.testing.assert_equal(degrade(scene.isel(time=[1]), 2, degradation="mtf").B11, degraded.isel(time=[1]).B11)
     part = scene.isel(time=[0])
     del part.attrs["times"]
-    with pytest.raises((RadiometryError, DegradationError), match=r"satellite|platform"):
+    with pytest.raises(RadiometryError, match="names 2 satellites for 1 times"):
         superresolve(part, weights=weights["back_projection"][0], degradation="mtf")
-    with pytest.raises((RadiometryError, DegradationError), match=r"satellite|platform"):
+    with pytest.raises(DegradationError, match="names 2 satellites for 1 times"):
         degrade(part, 2, degradation="mtf")
 
 
