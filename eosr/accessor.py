@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -11,7 +11,9 @@ import xarray as xr
 
 from eosr import grid, radiometry, write
 from eosr.degrade import degrade
-from eosr.evaluate import evaluate
+from eosr.evaluate import Methods, evaluate
+from eosr.evaluate_pairs import Property
+from eosr.metrics.table import Convention
 from eosr.superresolve import superresolve
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
@@ -40,6 +42,7 @@ class S2SRAccessor:
         *,
         weights: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
         method: str | None = None,
+        options: Mapping[str, Any] | None = None,
         bands: Sequence[str] | None = None,
         consistency: bool | None = None,
         degradation: str = "auto",
@@ -49,7 +52,7 @@ class S2SRAccessor:
     ) -> xr.Dataset:
         """See `eosr.superresolve`."""
         return superresolve(
-            self._dataset, weights=weights, method=method, bands=bands, consistency=consistency,
+            self._dataset, weights=weights, method=method, options=options, bands=bands, consistency=consistency,
             degradation=degradation, device=device, dtype=dtype, chunks=chunks,
         )  # fmt: skip
 
@@ -63,22 +66,25 @@ class S2SRAccessor:
     @_documented_as(evaluate)
     def evaluate(
         self,
+        methods: Methods = None,
         *,
-        weights: str | Path | Sequence[str | Path] | None = None,
-        method: str | None = None,
+        property: Property | Sequence[Property] = "synthesis",
+        degradation: str | Sequence[str] = "study",
         bands: Sequence[str] | None = None,
-        degradation: str = "study",
-        property: Literal["synthesis", "consistency"] = "synthesis",
         border: int | None = None,
-        mask: xr.DataArray | None = None,
-        consistency: bool | None = None,
-        conventions: Sequence[str] = ("zhang2020",),
+        mask: xr.DataArray | Mapping[str, xr.DataArray] | None = None,
+        convention: str | Convention = "eosr",
+        units: str = "DN",
+        small: str = "refuse",
+        resamples: int = 1000,
+        seed: int = 0,
         device: str = "auto",
+        progress: write.Progress = None,
     ) -> xr.Dataset:
         """See `eosr.evaluate`."""
         return evaluate(
-            self._dataset, weights=weights, method=method, bands=bands, degradation=degradation, property=property,
-            border=border, mask=mask, consistency=consistency, conventions=conventions, device=device,
+            self._dataset, methods, property=property, degradation=degradation, bands=bands, border=border, mask=mask,
+            convention=convention, units=units, small=small, resamples=resamples, seed=seed, device=device, progress=progress,
         )  # fmt: skip
 
     @_documented_as(radiometry.to_reflectance)

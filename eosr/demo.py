@@ -15,7 +15,9 @@ import xarray as xr
 from eosr.bands import BANDS_20M, BANDS_60M
 from eosr.degrade import degrade
 from eosr.errors import MissingExtraError
-from eosr.evaluate import evaluate, to_markdown
+from eosr.evaluate import evaluate
+from eosr.evaluate_by_band import by_band
+from eosr.evaluate_formats import to_json
 from eosr.grid import STEPS
 from eosr.metrics import rmse
 from eosr.sample import ACQUIRED_BETWEEN, write_catalog
@@ -84,16 +86,17 @@ def run_demo(
         _without_date(item)
     tell("4/5  scoring by Wald's protocol, on the block that no training has seen")
     measured = measured.load()
-    table = evaluate(measured, method=method, degradation=OPERATOR, mask=_block_mask(measured))
+    table = evaluate(measured, method or "eosr", degradation=OPERATOR, mask=_block_mask(measured))
+    shown = {"bicubic": "before", "eosr": "after"}
     sharp = open_stac(delivery.items[0]).load()
     consistency = {
         "bicubic": consistency_rmse(superresolve(measured, method="bicubic", dtype="float32"), measured),
         **({} if method == "bicubic" else {method or "eosr": consistency_rmse(sharp, measured)}),
     }
-    text = aligned(_with_consistency(to_markdown(table), consistency))
+    text = aligned(_with_consistency(by_band(table, projection=shown), consistency))
     scores = folder / "scores.md", folder / "scores.json"
     scores[0].write_text(text)
-    scores[1].write_text(json.dumps({**as_records(table), "consistency_rmse": consistency}, indent=2) + "\n")
+    scores[1].write_text(json.dumps({**json.loads(to_json(table)), "consistency_rmse": consistency}, indent=2) + "\n")
     tell("5/5  drawing the picture")
     picture = draw(_cut(measured), _cut(sharp), folder / "before-after.png")
     return Demo(catalog=catalog, delivery=delivery, picture=picture, scores=scores, table=text)
@@ -119,39 +122,6 @@ def consistency_rmse(sharp: xr.Dataset, measured: xr.Dataset) -> dict[str, float
             reference = measured[name].astype("float64").drop_vars(f"spatial_ref{group}", errors="ignore")
             scores[name] = float(rmse(bare[name].astype("float64"), reference, mask=reference > 0).mean())
     return scores
-
-
-def as_records(table: xr.Dataset) -> dict[str, Any]:
-    """A table of `eosr.evaluate` as plain JSON values: one record per row, and the attributes.
-
-    Parameters
-    ----------
-    table : Dataset
-        From `eosr.evaluate`.
-
-    Returns
-    -------
-    dict
-        ``bands``: a record per method, band (and time); ``groups``: one per method and pixel size; ``about``.
-        A score that does not exist is None.
-    """
-    dims = {"bands": "band", "groups": "gsd"}
-    records: dict[str, Any] = {}
-    for key, dim in dims.items():
-        names = [name for name in table.data_vars if dim in table[name].dims]
-        frame = table[names].drop_vars("native_gsd", errors="ignore").to_dataframe().reset_index()
-        if "time" in frame:
-            frame["time"] = frame["time"].map(lambda moment: moment.isoformat())
-        records[key] = [
-            {str(name): _plain(value) for name, value in row.items()} for row in frame.to_dict(orient="records")
-        ]
-    about = {str(key): value for key, value in table.attrs.items()}
-    return {**records, "about": json.loads(json.dumps(about, default=str))}
-
-
-def _plain(value: Any) -> Any:
-    plain = value.item() if isinstance(value, np.generic) else value
-    return None if isinstance(plain, float) and not np.isfinite(plain) else plain
 
 
 def aligned(markdown: str) -> str:
@@ -263,7 +233,7 @@ def _without_date(item: Path) -> None:
 
 
 def _with_consistency(markdown: str, consistency: dict[str, dict[str, float]]) -> str:
-    """The table of `to_markdown` with one more column."""
+    """The table of `by_band` with one more column."""
     lines = []
     for line in markdown.splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]

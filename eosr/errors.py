@@ -43,6 +43,10 @@ class WeightsError(EosrError, ValueError):
     """A weights file is missing, damaged, or made for something else."""
 
 
+class MethodError(EosrError, ValueError):
+    """A method is unknown, or was given an option it does not have or cannot use."""
+
+
 class OutputError(EosrError, OSError):
     """An output cannot be written, or is already there."""
 

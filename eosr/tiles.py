@@ -1,7 +1,8 @@
-"""What a worker does with one tile: fill gaps, sharpen, project, cut, mark nodata and saturation."""
+"""What a worker does with one tile: fill gaps, count or sharpen, project, cut, mark nodata and saturation."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -9,13 +10,25 @@ import numpy as np
 import numpy.typing as npt
 
 from eosr.bands import NODATA, SATURATED
+from eosr.baselines.passes import Sums, Tile
 from eosr.consistency import project_tile
 from eosr.degrade import as_float_with_nan
 from eosr.gaps import fill_gaps
 from eosr.methods import Method
 
+Array = npt.NDArray[Any]
+Bools = npt.NDArray[np.bool_]
+
 #: Fine pixels of the halo are a multiple of the 60 m pixel.
 STEP: Final = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """Parameters that a pass over the whole scene found, and the seconds of work it took."""
+
+    value: Any
+    seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +36,7 @@ class TileTask:
     """Everything a worker needs besides the pixels of one group of bands."""
 
     method: Method
-    #: Blur per target [fine pixels].
+    #: Blur per delivered band [fine pixels].
     sigma: tuple[float, ...]
     #: Halo around a tile that the method and the projection need [fine pixels].
     depth: int
@@ -35,37 +48,71 @@ class TileTask:
     offset: float = 0.0
     #: Number of tiles along y and x, to know which edges of a tile are edges of the scene.
     tiles: tuple[int, int] = (1, 1)
+    #: For evaluation: the bands before the projection, those after it, and a plane whose sum is the seconds of work.
+    stages: bool = False
 
     @property
     def halo(self) -> int:
         """Fine pixels on each side of a tile that are read."""
         return self.depth + self.margin
 
-    def __call__(self, *arrays: npt.NDArray[Any], block_id: tuple[int, ...] = (0, 0, 0, 0)) -> npt.NDArray[Any]:
-        """Sharpen (1, bands, H, W) of 10 m, [20 m,] coarse with halo to (1, targets, ...) without."""
-        s = self.method.factor
-        scales = (1, 2, s) if len(arrays) == 3 else (1, s)
-        saturated = [array[0] == SATURATED for array in arrays]
-        with_nan = [as_float_with_nan(array[0]) + np.float32(self.offset) for array in arrays]
-        # A saturated pixel says "at least": taken at its word, it would pull its neighbours below zero.
-        usable = [_without(lost, a) for lost, a in zip(saturated, with_nan, strict=True)]
-        filled = [_cut(fill_gaps(a, np.isfinite(a)), self.margin // k) for a, k in zip(usable, scales, strict=True)]
-        fine, *middle, coarse = (_cut(a, self.margin // k) for a, k in zip(with_nan, scales, strict=True))
-        whole = [_whole_steps(a, fine.shape, k) for a, k in zip(filled, scales, strict=True)]
-        sharp = self.method(whole[0], whole[1] if middle else None, whole[-1], self.sigma)
-        sharp = np.ascontiguousarray(sharp[:, : fine.shape[1], : fine.shape[2]])
-        if self.consistency:
+    @property
+    def planes(self) -> int:
+        """Number of planes of the answer."""
+        count = len(self.method.delivers)
+        return 2 * count + 1 if self.stages else count
+
+    def __call__(self, *arrays: Array, found: Any = (), block_id: tuple[int, ...] = (0, 0, 0, 0)) -> Array:
+        """Sharpen (1, bands, H, W) of 10 m, [20 m,] coarse with halo to (1, delivered bands, ...) without."""
+        given = Given.of(arrays, self.method.factor, self.offset, self.margin)
+        began = time.perf_counter()
+        sharp = self._sharpen(given, found)
+        seconds = time.perf_counter() - began
+        before = sharp.copy() if self.stages else sharp
+        if self.consistency or self.stages:
             self._mirror_edges(sharp, block_id)
-            conditions = _cut(usable[-1], self.margin // s)
-            for i, sigma in enumerate(self.sigma):
-                sharp[i] = project_tile(sharp[i], conditions[i], s, sigma)
-        valid = np.isfinite(fine).all(axis=0) & _enlarged(np.isfinite(coarse), s)
-        if middle:
-            valid &= _enlarged(np.isfinite(middle[0]).all(axis=0), 2)
-        sharp = _cut(sharp, self.depth) - np.float32(self.offset)
-        answer = as_dtype(sharp, _cut(valid, self.depth), self.dtype)
-        lost = _enlarged(_cut(saturated[-1], self.halo // s), s)
-        return np.where(lost & _cut(valid, self.depth), answer.dtype.type(SATURATED), answer)[None]
+            for i, (sigma, (values, factor)) in enumerate(zip(self.sigma, self._measured(given), strict=True)):
+                sharp[i] = project_tile(sharp[i], values, factor, sigma)
+        answer = self._deliver(sharp, given)
+        if not self.stages:
+            return answer[None]
+        if not any(block_id[-2:]):
+            seconds += sum(one.seconds for one in found)
+        clock = np.full((1, *answer.shape[1:]), seconds / answer[0].size, np.float32)
+        return np.concatenate([self._deliver(before, given), answer, clock])[None]
+
+    def _sharpen(self, given: Given, found: Any) -> npt.NDArray[np.float32]:
+        fine, middle, coarse = given.whole()
+        if self.method.baseline is None:
+            sharp = self.method.run_network(fine, middle, coarse, self.sigma)
+        else:
+            tile = Tile(
+                fine=fine, middle=middle, coarse=coarse, sigma=self.sigma,
+                own=np.zeros(coarse.shape[1:], bool), scene=np.ones(coarse.shape[1:], bool),
+            )  # fmt: skip
+            sharp = self.method.baseline.sharpen(tile, tuple(one.value for one in found))
+        rows, columns = given.shape
+        return np.ascontiguousarray(sharp[:, :rows, :columns], dtype=np.float32)
+
+    def _measured(self, given: Given) -> list[tuple[Array, int]]:
+        """Return what was measured, NaN where it was not, with its factor, for every delivered band."""
+        coarse = [(band, self.method.factor) for band in given.usable[-1]]
+        extra = len(self.method.delivers) - len(coarse)
+        return [*((band, 2) for band in given.usable[1][:extra]), *coarse] if extra > 0 else coarse
+
+    def _deliver(self, sharp: npt.NDArray[np.float32], given: Given) -> Array:
+        extra = len(self.method.delivers) - given.with_nan[-1].shape[0]
+        factor = self.method.factor
+        valid = given.valid(factor)
+        lost = _enlarged(given.saturated[-1], factor)
+        if extra > 0:
+            # Bands of the middle grid are delivered too, and stand first.
+            middle = np.broadcast_to(valid.all(axis=0), (extra, *valid.shape[1:]))
+            valid = np.concatenate([middle, valid])
+            lost = np.concatenate([_enlarged(given.saturated[1][:extra], 2), lost])
+        valid, lost = _cut(valid, self.depth), _cut(lost, self.depth)
+        answer = as_dtype(_cut(sharp, self.depth) - np.float32(self.offset), valid, self.dtype)
+        return np.where(lost & valid, answer.dtype.type(SATURATED), answer)
 
     def _mirror_edges(self, sharp: npt.NDArray[np.float32], block_id: tuple[int, ...]) -> None:
         """Beyond the edge of the scene put the mirror image of the answer; in place.
@@ -76,25 +123,143 @@ class TileTask:
         d = self.depth
         for axis, index, count in zip((1, 2), block_id[-2:], self.tiles, strict=True):
             lines = np.moveaxis(sharp, axis, 0)
+            if count == 1:  # the whole scene, which may be smaller than its halo
+                lines[...] = np.pad(lines[d:-d], ((d, d), (0, 0), (0, 0)), mode="symmetric") if d else lines
+                continue
             if index == 0:
                 lines[:d] = lines[d : 2 * d][::-1]
             if index == count - 1:
                 lines[-d:] = lines[-2 * d : -d][::-1]
 
 
-def _without(lost: npt.NDArray[np.bool_], bands: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+@dataclass(frozen=True, kw_only=True)
+class CountTask:
+    """What a worker counts of one tile in one pass over the whole scene."""
+
+    task: TileTask
+    index: int
+    #: Halo that the pass needs, filling of gaps apart [fine pixels].
+    depth: int
+    #: First row and column of every tile in the scene [coarse pixels].
+    starts: tuple[tuple[int, ...], tuple[int, ...]]
+
+    @property
+    def halo(self) -> int:
+        """Fine pixels on each side of a tile that are read."""
+        return self.depth + self.task.margin
+
+    def __call__(self, *arrays: Array, found: Any = (), block_id: tuple[int, ...] = (0, 0, 0, 0)) -> Array:
+        """Sums of one tile, as the one element of an array of objects."""
+        method = self.task.method
+        if method.baseline is None:
+            raise TypeError(f"{method.name} counts nothing")
+        given = Given.of(arrays, method.factor, self.task.offset, self.task.margin)
+        began = time.perf_counter()
+        rim = self.depth // method.factor
+        inside: Bools = np.ones(given.with_nan[-1].shape[1:], bool)
+        own = np.zeros_like(inside)
+        own[rim : own.shape[0] - rim, rim : own.shape[1] - rim] = True
+        for axis, place, starts in zip((0, 1), block_id[-2:], self.starts, strict=True):
+            lines = np.moveaxis(inside, axis, 0)
+            if place == 0:
+                lines[:rim] = False
+            if place == len(starts) - 1:
+                lines[lines.shape[0] - rim :] = False
+        measured = given.measured(method.factor) & inside
+        tile = Tile(
+            fine=given.filled[0], middle=given.filled[1] if len(arrays) == 3 else None, coarse=given.filled[-1],
+            sigma=self.task.sigma, own=own & measured, scene=measured,
+            origin=(self.starts[0][block_id[-2]] - rim, self.starts[1][block_id[-1]] - rim),
+        )  # fmt: skip
+        sums: Sums = dict(method.baseline.count(self.index, tile, tuple(one.value for one in found)))
+        sums["seconds"] = np.asarray(time.perf_counter() - began)
+        holder = np.empty((1, 1, 1, 1), object)
+        holder[0, 0, 0, 0] = sums
+        return holder
+
+
+def add_sums(parts: list[Any]) -> Sums:
+    """Add the sums of tiles."""
+    sums = [part.item() if isinstance(part, np.ndarray) else part for part in parts]
+    return {key: np.sum([one[key] for one in sums], axis=0) for key in sums[0]}
+
+
+def solve_pass(method: Method, index: int, total: Sums) -> Found:
+    """Parameters of one pass, with the seconds of work of all its tiles."""
+    if method.baseline is None:
+        raise TypeError(f"{method.name} solves nothing")
+    began = time.perf_counter()
+    seconds = float(total["seconds"])
+    value = method.baseline.solve(index, {key: sums for key, sums in total.items() if key != "seconds"})
+    return Found(value=value, seconds=seconds + time.perf_counter() - began)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """The arrays of a tile in every state that is needed; finest first, one entry per grid."""
+
+    #: Float, NaN in gaps, offset added; the margin for filling is cut off.
+    with_nan: list[Array]
+    #: The same with NaN where the sensor was saturated.
+    usable: list[Array]
+    #: Without NaN.
+    filled: list[Array]
+    saturated: list[Bools]
+
+    @classmethod
+    def of(cls, arrays: tuple[Array, ...], factor: int, offset: float, margin: int) -> Given:
+        """Fill the gaps of (1, bands, H, W) arrays of 10 m, [20 m,] coarse, and cut the margin off."""
+        scales = (1, 2, factor) if len(arrays) == 3 else (1, factor)
+        saturated = [array[0] == SATURATED for array in arrays]
+        with_nan = [as_float_with_nan(array[0]) + np.float32(offset) for array in arrays]
+        # A saturated pixel says "at least": taken at its word, it would pull its neighbours below zero.
+        usable = [_without(lost, a) for lost, a in zip(saturated, with_nan, strict=True)]
+        filled = [fill_gaps(a, np.isfinite(a)) for a in usable]
+        parts = [[_cut(a, margin // k) for a, k in zip(group, scales, strict=True)]
+                 for group in (with_nan, usable, filled, saturated)]  # fmt: skip
+        return cls(with_nan=parts[0], usable=parts[1], filled=parts[2], saturated=parts[3])
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and columns of 10 m."""
+        return tuple(self.with_nan[0].shape[-2:])
+
+    def whole(self) -> tuple[Array, Array | None, Array]:
+        """Fine, middle and coarse without gaps, in whole 60 m pixels."""
+        scales = [self.shape[0] // a.shape[-2] for a in self.filled]
+        fine, *middle, coarse = (_whole_steps(a, self.shape, k) for a, k in zip(self.filled, scales, strict=True))
+        return fine, middle[0] if middle else None, coarse
+
+    def valid(self, factor: int) -> Bools:
+        """(targets, H, W): a pixel is valid where its own coarse pixel and every guide are."""
+        valid: Bools = np.isfinite(self.with_nan[0]).all(axis=0) & _enlarged(np.isfinite(self.with_nan[-1]), factor)
+        if len(self.with_nan) == 3:
+            valid &= _enlarged(np.asarray(np.isfinite(self.with_nan[1]).all(axis=0)), 2)
+        return valid
+
+    def measured(self, factor: int) -> Bools:
+        """(h, w): coarse pixels under which everything is measured and nothing saturated."""
+        measured: Bools = np.asarray(np.isfinite(self.usable[-1]).all(axis=0))
+        for bands in self.usable[:-1]:
+            there: Bools = np.asarray(np.isfinite(bands).all(axis=0))
+            step = there.shape[0] // measured.shape[0]
+            measured &= there.reshape(measured.shape[0], step, measured.shape[1], step).all(axis=(1, 3))
+        return measured
+
+
+def _without(lost: Bools, bands: Array) -> Array:
     return np.where(lost, np.float32(np.nan), bands) if lost.any() else bands
 
 
-def _cut(array: npt.NDArray[Any], rim: int) -> npt.NDArray[Any]:
+def _cut(array: Array, rim: int) -> Array:
     return array[..., rim : array.shape[-2] - rim, rim : array.shape[-1] - rim]
 
 
-def _enlarged(valid: npt.NDArray[np.bool_], factor: int) -> npt.NDArray[np.bool_]:
+def _enlarged(valid: Bools, factor: int) -> Bools:
     return valid.repeat(factor, axis=-2).repeat(factor, axis=-1)
 
 
-def as_dtype(bands: npt.NDArray[Any], valid: npt.NDArray[np.bool_], dtype: str) -> npt.NDArray[Any]:
+def as_dtype(bands: Array, valid: Bools, dtype: str) -> Array:
     """Digital numbers as ``"float32"`` (NaN is nodata) or ``"uint16"`` (0 is nodata, valid ones at least 1)."""
     if dtype == "float32":
         return np.where(valid, bands, np.float32(np.nan)).astype(np.float32)
@@ -103,7 +268,7 @@ def as_dtype(bands: npt.NDArray[Any], valid: npt.NDArray[np.bool_], dtype: str) 
     return np.where(valid, digital, NODATA).astype(np.uint16)
 
 
-def _whole_steps(array: npt.NDArray[Any], shape: tuple[int, ...], scale: int) -> npt.NDArray[Any]:
+def _whole_steps(array: Array, shape: tuple[int, ...], scale: int) -> Array:
     """Repeat the last row and column until the tile holds whole 60 m pixels, as attention needs; beyond the halo."""
     rows, columns = (-size % STEP // scale for size in shape[-2:])
     return np.pad(array, ((0, 0), (0, rows), (0, columns)), mode="edge") if rows or columns else array

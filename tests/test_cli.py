@@ -15,7 +15,7 @@ import xarray as xr
 from conftest import write_scene
 
 import eosr
-from eosr import cli
+from eosr import cli_evaluate, cli_options
 from eosr.cli import main
 from eosr.degrade import DEGRADATIONS
 from eosr.methods import METHODS
@@ -157,11 +157,12 @@ def test_help_of_superresolve_says_order_crs_offsets_and_choices(capsys):
     assert "--offset=-1000" in told
     assert "auto (default), cpu, cuda or cuda:N" in told
     assert "study, box, mtf, mtf_diff, or sigma=NUMBER" in told
-    assert "--method {bicubic}" in told
+    assert "--method {bicubic,detail_injection,atprk,supreme,superres_like,eosr,dsen2,s2x,s6x}" in told
 
 
 def test_the_choices_are_those_of_the_library():
-    assert (cli._METHODS, cli._DEGRADATIONS) == (METHODS, DEGRADATIONS)
+    assert (cli_options.METHODS, cli_options.DEGRADATIONS) == (METHODS, DEGRADATIONS)
+    assert set(cli_evaluate._ALL) == set(METHODS) - {"bicubic", "dsen2", "s2x", "s6x"}
 
 
 def test_a_run_that_was_stopped_after_the_zarr_does_not_compute_it_again(item, tmp_path):
@@ -192,11 +193,14 @@ def test_evaluate_prints_json_with_the_same_numbers(item, capsys):
     command = ["evaluate", item, "--method", "bicubic", "--no-consistency", "--bands", "B05", "--degradation", "box"]
     assert main([*command, "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
-    table = eosr.evaluate(eosr.open_stac(item), method="bicubic", bands=["B05"], degradation="box")
-    (row,) = printed["bands"]
-    assert row["rmse"] == pytest.approx(table.rmse.item())
-    assert (row["band"], row["method"], row["time"]) == ("B05", "bicubic", "2023-06-01T10:15:00")
-    assert printed["about"]["degradation"] == "box"
+    table = eosr.evaluate(eosr.open_stac(item), "bicubic", bands=["B05"], degradation="box")
+    wanted = {"band": "B05", "method": "bicubic", "metric": "rmse", "projection": "before", "degradation": "box"}
+    rows = [row for row in printed["rows"] if {key: row[key] for key in wanted} == wanted and row["scene"] != "all"]
+    (row,) = rows
+    assert row["scene"] == "S2A_32TQM_20230601_0_L2A"
+    at = {"metric": "rmse", "projection": "before"}
+    assert row["value"] == pytest.approx(table.score.loc[at].item())
+    assert printed["attrs"]["border"] == "2 coarse pixels"
 
 
 @pytest.mark.parametrize("name", ["s2sr-20m", "s2sr-60m"])

@@ -18,8 +18,10 @@ ROOT = Path(__file__).resolve().parents[1] / "eosr"
 LEVELS = {
     "bands": 0, "errors": 0,
     "grid": 1, "radiometry": 1, "degrade": 1, "consistency": 1, "gaps": 1, "patches": 1, "metrics": 1, "baselines": 1,
+    "study_figures": 0,
     "stac": 2, "write": 2, "nn": 2, "sample": 2,
-    "methods": 3, "tiles": 3, "superresolve": 3, "evaluate": 3, "train": 3, "batch": 3, "demo": 3,
+    "cost": 2, "report": 2, "methods": 3, "tiles": 3, "tiling": 3, "superresolve": 3, "evaluate": 3, "exhibits": 3,
+    "train": 3, "batch": 3, "demo": 3,
     "accessor": 4, "cli": 4, "train.cli": 4, "": 4, "testing": 4,
 }  # fmt: skip
 #: Files that belong to a room of another name.
@@ -28,15 +30,22 @@ ROOM_OF = {
     "stac_search": "stac", "stac_engines": "stac", "stac_odc": "stac",
     "product": "write", "write_blocks": "write", "write_cog": "write", "write_delivery": "write",
     "write_layout": "write", "write_zarr": "write",
+    **{f"evaluate_{part}": "evaluate" for part in ("arguments", "by_band", "formats", "pairs", "sheets", "study", "summary")},
+    "study_flags": "study_figures", "cli_evaluate": "cli", "cli_options": "cli",
 }  # fmt: skip
 #: Room -> rooms of the same level it may import all the same.
 SAME_LEVEL = {
     "bands": {"errors"},  # a fact that is asked for wrongly is an error
     "degrade": {"radiometry"},  # which satellite took which image of a series
     "consistency": {"degrade"},  # the projection inverts the operators that degrade defines
-    "superresolve": {"methods", "tiles"},  # the parts of it that choose, and that work on one tile
+    "baselines": {"degrade", "consistency", "gaps"},  # a classical method inverts the operators that degrade defines
+    "study_figures": {"errors"},
+    "superresolve": {"methods", "tiles", "tiling"},  # the parts of it that choose, work on one tile, and cut tiles
+    "tiling": {"methods", "tiles"},
     "tiles": {"methods"},
-    "evaluate": {"superresolve"},  # it scores what superresolve makes
+    "cost": {"write"},  # the progress bar
+    "evaluate": {"superresolve", "methods"},  # it scores what superresolve makes of what was chosen
+    "exhibits": {"superresolve", "evaluate", "methods"},  # it shows what evaluate scores
     "demo": {"superresolve", "evaluate", "train"},  # it plays both, on the block that train keeps out
     "cli": {""},  # the doors open on the public names
     "": {"accessor"},  # importing eosr registers `ds.s2sr`
@@ -45,6 +54,7 @@ SAME_LEVEL = {
 OWNERS = {
     "torch": {"nn", "train", "train.cli"},
     "safetensors": {"nn"},
+    "h5py": {"nn"},
     "horovod": set(),
     "stackstac": {"stac"},
     "pystac": {"stac", "product"},

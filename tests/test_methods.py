@@ -5,8 +5,8 @@ import pickle
 import pytest
 
 from eosr.bands import BANDS_10M, BANDS_20M, BANDS_60M, SHARP_BANDS
-from eosr.errors import BandError, DegradationError, RadiometryError, WeightsError
-from eosr.methods import choose_methods
+from eosr.errors import BandError, DegradationError, MethodError, RadiometryError, WeightsError
+from eosr.methods import Choice, choose_methods
 from eosr.superresolve import superresolve
 from eosr.testing import random_weights, synthetic_scene
 
@@ -21,7 +21,7 @@ def folder(tmp_path_factory):
 
 
 def test_shipped_weights_serve_every_band_both_levels_and_all_four_operators():
-    twenty, sixty = choose_methods(None, None, None, SHARP_BANDS, "auto")
+    twenty, sixty = choose_methods(Choice(), None, SHARP_BANDS)
     assert (twenty.factor, twenty.targets, twenty.middle_bands) == (2, BANDS_20M, ())
     assert (sixty.factor, sixty.targets, sixty.middle_bands) == (6, BANDS_60M, BANDS_20M)
     for method in (twenty, sixty):
@@ -34,17 +34,17 @@ def test_shipped_weights_serve_every_band_both_levels_and_all_four_operators():
 
 def test_only_what_is_needed_is_chosen(folder):
     files = [folder / "two.safetensors", folder / "six.safetensors"]
-    names = [[m.factor for m in choose_methods(files, None, bands, SHARP_BANDS, "cpu")] for bands in (
+    names = [[m.factor for m in choose_methods(Choice(weights=files), bands, SHARP_BANDS)] for bands in (
         None, ["B05"], ["B01", "B02"], ["B02"], ["B09", "B12"],
     )]  # fmt: skip
     assert names == [[2, 6], [2], [6], [], [2, 6]]
     no_sixty = [*BANDS_10M, *BANDS_20M]
-    assert [m.factor for m in choose_methods(files, None, None, no_sixty, "cpu")] == [2]
-    assert [m.factor for m in choose_methods(str(files[1]), None, None, SHARP_BANDS, "cpu")] == [6]
+    assert [m.factor for m in choose_methods(Choice(weights=files), None, no_sixty)] == [2]
+    assert [m.factor for m in choose_methods(Choice(weights=str(files[1])), None, SHARP_BANDS)] == [6]
 
 
 def test_bicubic_needs_no_guides_and_no_weights():
-    twenty, sixty = choose_methods(None, "bicubic", None, ["B02", "B05", "B01"], "cpu")
+    twenty, sixty = choose_methods(Choice(method="bicubic"), None, ["B02", "B05", "B01"])
     assert (twenty.targets, sixty.targets) == (("B05",), ("B01",))
     assert (twenty.path, sixty.path) == ("", "")
     assert (twenty.fine_bands, sixty.middle_bands) == ((), ())
@@ -52,11 +52,11 @@ def test_bicubic_needs_no_guides_and_no_weights():
     assert list(sharp.data_vars) == ["B02", "B05"]
     assert sharp["B05"].shape == (120, 120)
     with pytest.raises(BandError, match=r"bicubic needs B05, B11; the Dataset lacks B11\. Open it with all bands"):
-        choose_methods(None, "bicubic", ["B05", "B11"], ["B02", "B05", "B01"], "cpu")
+        choose_methods(Choice(method="bicubic"), ["B05", "B11"], ["B02", "B05", "B01"])
 
 
 def test_a_method_is_small_enough_for_every_task_of_a_graph(folder):
-    (method,) = choose_methods(folder / "two.safetensors", None, None, SHARP_BANDS, "cpu")
+    (method,) = choose_methods(Choice(weights=folder / "two.safetensors"), None, SHARP_BANDS)
     assert pickle.loads(pickle.dumps(method)) == method
     assert len(pickle.dumps(method)) < 1500
 
@@ -64,7 +64,8 @@ def test_a_method_is_small_enough_for_every_task_of_a_graph(folder):
 @pytest.mark.parametrize(
     ("options", "kind", "text"),
     [
-        ({"method": "lanczos"}, WeightsError, "'lanczos' is not a method .* Use one of 'bicubic'; weights are named"),
+        ({"method": "lanczos"}, MethodError, "'lanczos' is not a method .* Use one of 'bicubic', 'detail_injection', 'atprk', "
+         "'supreme', 'superres_like', 'eosr', 'dsen2', 's2x', 's6x'; weights are named with weights='lanczos'"),
         ({"method": "bicubic", "weights": "s2sr-20m"}, WeightsError, "exclude each other. Give one of them"),
         ({"weights": "s2sr-30m"}, WeightsError, "'s2sr-30m' is neither a weights file .* Shipped: 's2sr-20m'"),
         ({"weights": ["two", "two"]}, WeightsError, "both sharpen B05, B06, B07, B11, B12, B8A. Give one of them"),

@@ -17,14 +17,14 @@ from eosr.bands import BANDS_10M, BANDS_20M, BANDS_60M, SHARP_BANDS
 from eosr.degrade import DEGRADATIONS, degrade
 from eosr.errors import BandError, DegradationError, GridError, RadiometryError, WeightsError
 from eosr.grid import at, check_chunks, from_arrays
-from eosr.methods import choose_methods
+from eosr.methods import Choice, choose_methods
 from eosr.radiometry import to_reflectance
 from eosr.superresolve import superresolve
 from eosr.testing import EPSG, TRANSFORM, chunked, nothing_computed, random_weights, synthetic_scene
 
 TIMES = np.array(["2023-06-01T10:00", "2023-06-11T10:00"], "datetime64[ns]")
 #: `eosr.superresolve` as an attribute is the function.
-MODULE = importlib.import_module("eosr.superresolve")
+MODULE = importlib.import_module("eosr.tiling")
 torch.set_num_threads(1)
 
 
@@ -196,7 +196,7 @@ def test_nodata_is_lost_where_the_own_pixel_or_a_guide_is_and_nothing_beyond_the
     inside[rows, columns] = True
     for name, change in effect.items():
         np.testing.assert_array_equal(np.isnan(change), inside & (name in lost), err_msg=name)
-    methods = choose_methods(weights["back_projection"], None, None, SHARP_BANDS, "cpu")
+    methods = choose_methods(Choice(weights=weights["back_projection"]), None, SHARP_BANDS)
     two, six = (MODULE._task(m, "study", "sentinel-2a", consistency=True, dtype="float32").depth for m in methods)
     for name, reach in (("B05", two), ("B11", two), ("B01", six)):
         far = np.ones((360, 360), bool)
@@ -384,7 +384,7 @@ def test_a_whole_tile_is_a_small_lazy_graph(whole_tile):
 
 def test_graph_holds_the_path_and_checksum_and_not_the_model(whole_tile):
     pickled = cloudpickle.dumps(dict(whole_tile["B05"].data.dask))
-    (twenty, _) = choose_methods(None, None, None, SHARP_BANDS, "cpu")
+    (twenty, _) = choose_methods(Choice(), None, SHARP_BANDS)
     assert whole_tile.attrs["weights_sha256"][0] == twenty.checksum
     assert twenty.checksum.encode() in pickled
     assert twenty.path.encode() in pickled

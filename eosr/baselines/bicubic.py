@@ -7,10 +7,14 @@ References
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from eosr.bands import BANDS_20M, BANDS_60M
+from eosr.baselines.passes import Floats, Sums, Tile
 
 #: Coarse pixels on each side that one fine pixel is interpolated from.
 SUPPORT = 2
@@ -53,3 +57,37 @@ def _along(coarse: npt.NDArray[Any], factor: int, axis: int) -> npt.NDArray[Any]
         target[axis] = slice(phase, None, factor)
         fine[tuple(target)] = total
     return fine
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bicubic:
+    """Interpolation of every band by itself."""
+
+    factor: int
+    targets: tuple[str, ...] = ()
+
+    @property
+    def delivers(self) -> tuple[str, ...]:
+        """Bands in the order of the answer."""
+        return self.targets or (BANDS_20M if self.factor == 2 else BANDS_60M)
+
+    @property
+    def reach(self) -> int:
+        """Fine pixels on each side that can change one pixel of the answer."""
+        return self.factor * (SUPPORT + 1)
+
+    @property
+    def passes(self) -> tuple[int, ...]:
+        """None: every tile stands for itself."""
+        return ()
+
+    def count(self, index: int, tile: Tile, found: tuple[Any, ...]) -> Sums:
+        """Nothing is counted."""
+        return {}
+
+    def solve(self, index: int, total: Sums) -> Any:
+        """Nothing is solved."""
+
+    def sharpen(self, tile: Tile, found: tuple[Any, ...]) -> Floats:
+        """Interpolate (C, h, w) to (C, H, W) [DN]."""
+        return bicubic_tile(tile.coarse, self.factor)

@@ -39,6 +39,10 @@ class Convention:
 CONVENTIONS: Final = MappingProxyType(
     {"zhang2020": Convention(name="zhang2020", peak="reference_max", data_range=255.0, ergas="zhang2020")}
 )
+#: What eosr itself reports, for data in DN: reflectance 1 is the peak and the data range, ERGAS is Wald's.
+EOSR_CONVENTION: Final = Convention(
+    name="eosr", peak=float(QUANTIFICATION), data_range=float(QUANTIFICATION), ergas="wald"
+)
 
 
 def score_table(
@@ -51,6 +55,8 @@ def score_table(
     data_range: float,
     bands: Sequence[str] | None = None,
     conventions: Sequence[str] = ("zhang2020",),
+    ergas_convention: ErgasConvention = "wald",
+    moments: bool = False,
     dim: Dims = None,
     mask: xr.DataArray | None = None,
     weights: xr.DataArray | None = None,
@@ -74,6 +80,11 @@ def score_table(
         Bands to score. Default: all, which must then be the same in both.
     conventions : sequence of str
         Keys of `CONVENTIONS` whose columns are set beside; ``()`` for none.
+    ergas_convention : {"wald", "zhang2020"}
+        That of the column ``ergas``, see `ergas`.
+    moments : bool
+        Add what scores of several scenes are pooled from: ``pixels`` that counted, and of the reference there its mean
+        ``signal``, mean square ``energy`` and largest value ``highest``.
     dim, mask, weights
         As in `rmse`. With a time dimension in the data and not in ``dim``, every time gets its row.
 
@@ -103,7 +114,7 @@ def score_table(
     truth = _stack(reference, names, offset, "reference")
     over = spatial_dims(fine.dims) if dim is None else ((dim,) if isinstance(dim, str) else tuple(dim))
     score = _Scorer(fine, truth, dim=over, mask=mask, weights=weights)
-    wald = partial(ergas, fine_gsd=fine_gsd, coarse_gsd=coarse_gsd)
+    wald = partial(ergas, fine_gsd=fine_gsd, coarse_gsd=coarse_gsd, convention=ergas_convention)
     table = {
         "rmse": score(rmse),
         "bias": score(bias),
@@ -117,12 +128,18 @@ def score_table(
         "sre_joint": score.joint(partial(sre, definition="supreme")),
         "coverage": score.coverage(),
     }
+    if moments:
+        table |= score.moments()
     for each in chosen:
         reach = each.data_range / (QUANTIFICATION if reflectance else 1)
         table |= score.windowed(f"_{each.name}", reach) | score.peaked(f"_{each.name}", each.peak)
         table[f"ergas_{each.name}"] = score(partial(wald, convention=each.ergas))
     attrs = {"fine_gsd": fine_gsd, "coarse_gsd": coarse_gsd, "peak": peak, "data_range": data_range}
-    said_also = {"sre_definition": "dsen2", "ergas_convention": "wald", "conventions": [each.name for each in chosen]}
+    said_also = {
+        "sre_definition": "dsen2",
+        "ergas_convention": ergas_convention,
+        "conventions": [each.name for each in chosen],
+    }
     return xr.Dataset(table, attrs={**attrs, **said_also, "radiometric_offset_applied": offset})
 
 
@@ -162,6 +179,18 @@ class _Scorer:
 
     def _holds_a_window(self) -> bool:
         return all(self.estimate.sizes[dim] >= SSIM_WINDOW for dim in window_dims(self.dim))
+
+    def moments(self) -> dict[str, xr.DataArray]:
+        """What pooling over scenes needs besides the scores; ``weights`` are not used."""
+        both = pair(self.estimate, self.reference, dim=self.dim, mask=self.mask)
+        truth = both.reference
+        return {
+            "pixels": said(truth.notnull().sum(self.dim), "pixels that counted", "1"),
+            "signal": said(truth.mean(self.dim), "mean of the reference", None),
+            "energy": said((truth**2).mean(self.dim), "mean square of the reference", None),
+            # Not .max(skipna=True): numpy warns about a slice of NaN alone.
+            "highest": said(truth.fillna(-np.inf).max(self.dim), "largest value of the reference", None),
+        }
 
     def coverage(self) -> xr.DataArray:
         both = pair(self.estimate, self.reference, dim=self.dim, mask=self.mask, weights=self.weights)

@@ -113,6 +113,8 @@ class BackProjectionGenerator(nn.Module):
 
     #: Name in the weights file.
     kind = "back_projection"
+    #: Whether it is told the blur that it must invert.
+    told = True
 
     def __init__(self, config: BackProjectionConfig) -> None:
         super().__init__()

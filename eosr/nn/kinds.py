@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from eosr.nn.dsen2 import Dsen2Config, Dsen2Generator
 from eosr.nn.generator import BackProjectionConfig, BackProjectionGenerator
+from eosr.nn.options import OPTIONS, DirectGenerator
 from eosr.nn.study import StudyConfig, StudyGenerator
 
 #: A generator: a `torch.nn.Module` with ``kind``, ``config``, ``settings()``, ``reach`` and one common ``forward``.
-Generator = BackProjectionGenerator | StudyGenerator
+Generator = BackProjectionGenerator | StudyGenerator | Dsen2Generator | DirectGenerator
 
 _KINDS: Final[Mapping[str, Any]] = {
     BackProjectionGenerator.kind: (BackProjectionGenerator, BackProjectionConfig),
     StudyGenerator.kind: (StudyGenerator, StudyConfig),
+    Dsen2Generator.kind: (Dsen2Generator, Dsen2Config),
+    **{generator.kind: (generator, config) for generator, config in OPTIONS},
 }
 
 
@@ -33,3 +37,16 @@ def build_generator(kind: str, settings: Mapping[str, Any]) -> Generator:
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
     built: Generator = generator(config(**values))
     return built
+
+
+def config_type(kind: str) -> Any:
+    """Return the configuration class of a kind of generator.
+
+    Raises
+    ------
+    ValueError
+        If the kind is unknown.
+    """
+    if kind not in _KINDS:
+        raise ValueError(f"unknown kind of generator {kind!r}; this eosr knows {', '.join(_KINDS)}")
+    return _KINDS[kind][1]

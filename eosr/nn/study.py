@@ -58,6 +58,8 @@ class StudyGenerator(nn.Module):
 
     #: Name in the weights file.
     kind = "study"
+    #: Whether it is told the blur that it must invert.
+    told = False
 
     def __init__(self, config: StudyConfig) -> None:
         super().__init__()

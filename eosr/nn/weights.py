@@ -20,8 +20,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from eosr.bands import check_bands
+from eosr.bands import BANDS_20M, BANDS_60M, check_bands
 from eosr.errors import WeightsError
+from eosr.nn.dsen2 import FINE_BANDS, SCALE, Dsen2Generator
 from eosr.nn.kinds import Generator, build_generator
 
 #: Version of the layout of the metadata.
@@ -156,7 +157,7 @@ def read_about(path: Path) -> dict[str, Any]:
     except (SafetensorError, OSError, UnicodeDecodeError) as error:
         raise WeightsError(
             f"{path} is no weights file of eosr, or is damaged ({str(error).splitlines()[0]}). "
-            "Download or copy it again; eosr reads .safetensors files."
+            "Download or copy it again; eosr reads .safetensors files, and DSen2's .hdf5 and .pt files."
         ) from error
     try:
         about = json.loads(metadata["eosr"])
@@ -177,7 +178,8 @@ def load_weights(source: str | os.PathLike[str]) -> Weights:
     Parameters
     ----------
     source : str or path
-        ``"s2sr-20m"``, ``"s2sr-60m"``, or a ``.safetensors`` file that eosr wrote.
+        ``"s2sr-20m"``, ``"s2sr-60m"``, a ``.safetensors`` file that eosr wrote, or DSen2's weights as published,
+        in Keras HDF5 or TorchScript (told by content, not by name).
 
     Returns
     -------
@@ -188,8 +190,15 @@ def load_weights(source: str | os.PathLike[str]) -> Weights:
     ------
     WeightsError
         If there is no such file, or it is damaged, or its tensors do not fit its configuration; in one sentence.
+    MissingExtraError
+        If it is a Keras file and h5py is not installed.
     """
+    # Imported here: reading other files than eosr's own is rare.
+    from eosr.nn.dsen2_files import is_dsen2_file, read_dsen2
+
     path = weights_path(source)
+    if is_dsen2_file(path):
+        return _published(read_dsen2(path), path)
     about = read_about(path)
     try:
         generator = build_generator(about["kind"], about["config"])
@@ -203,6 +212,26 @@ def load_weights(source: str | os.PathLike[str]) -> Weights:
     except (KeyError, AttributeError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         reason = f"its record lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:200]
         raise WeightsError(f"{path} contradicts itself: {reason}. Copy it again, or retrain.") from error
+
+
+def _published(generator: Dsen2Generator, path: Path) -> Weights:
+    """Write the record that published weights of DSen2 lack."""
+    from eosr.nn.dsen2_files import LEVELS_OF
+
+    twenty = generator.config.factor == 2
+    checksum = file_checksum(path)
+    deep = "v" if (generator.config.features, generator.config.blocks) == (256, 32) else ""
+    return Weights(
+        name=f"{deep}dsen2-{20 if twenty else 60}m", generator=generator,
+        normalization=Normalization(
+            fine_bands=FINE_BANDS, middle_bands=() if twenty else BANDS_20M,
+            target_bands=BANDS_20M if twenty else BANDS_60M, scale=SCALE,
+        ),
+        provenance=Provenance(
+            software=f"DSen2, published weights (GPL-3), imported from {path.name}", data={}, seed=0, steps=0, scores={}
+        ),
+        levels=LEVELS_OF.get(checksum, ()), degradations=(), checksum=checksum,
+    )  # fmt: skip
 
 
 def _normalization(record: Mapping[str, Any], generator: Generator) -> Normalization:

@@ -10,7 +10,8 @@ from typing import Any, Final, get_origin, get_type_hints
 
 from eosr.degrade import DEGRADATIONS
 from eosr.errors import TrainingError
-from eosr.nn.generator import BackProjectionConfig
+from eosr.nn.generator import BackProjectionConfig, BackProjectionGenerator
+from eosr.nn.kinds import config_type
 from eosr.train.windows import WindowConfig
 
 
@@ -42,7 +43,9 @@ class TrainConfig:
     every: int = 500
     #: Share of windows from scenes whose name starts with the key; the rest is spread over the others.
     shares: dict[str, float] = field(default_factory=dict)
-    generator: BackProjectionConfig = field(default_factory=BackProjectionConfig)
+    #: Kind of the generator, ``kind = "..."`` below ``[generator]``, and its configuration.
+    kind: str = BackProjectionGenerator.kind
+    generator: Any = field(default_factory=BackProjectionConfig)
     window: WindowConfig = field(default_factory=WindowConfig)
 
 
@@ -63,8 +66,12 @@ def load_config(path: Path) -> TrainConfig:
         raise TrainingError(f"the configuration {path} cannot be read: {error}. Name a TOML file.") from None
     except tomllib.TOMLDecodeError as error:
         raise TrainingError(f"{path} is not valid TOML: {error}. Correct that line.") from None
+    if "kind" in table:
+        raise TrainingError(f"{path}: kind stands above the tables. Write it below [generator].")
+    kind, shape = _kind_of(table.pop("generator", {}), f"{path} [generator]")
     nested = {
-        "generator": _build(BackProjectionConfig, table.pop("generator", {}), f"{path} [generator]"),
+        "kind": kind,
+        "generator": _build(config_type(kind), shape, f"{path} [generator]"),
         "window": _build(WindowConfig, table.pop("window", {}), f"{path} [window]"),
     }
     config: TrainConfig = _build(TrainConfig, table | nested, str(path))
@@ -85,11 +92,23 @@ _LEAST: Final = {
 }  # fmt: skip
 
 
+def _kind_of(table: Any, where: str) -> tuple[str, Any]:
+    if not isinstance(table, dict):
+        return BackProjectionGenerator.kind, table
+    shape = dict(table)
+    kind = shape.pop("kind", BackProjectionGenerator.kind)
+    try:
+        config_type(kind)
+    except (ValueError, TypeError) as error:
+        raise TrainingError(f"{where}: {error}. Correct kind = {kind!r}.") from None
+    return kind, shape
+
+
 def _check_ranges(config: TrainConfig, where: str) -> None:
     for table, limits in _LEAST.items():
         part: Any = getattr(config, table) if table else config
         for key, (least, allowed) in limits.items():
-            value = getattr(part, key)
+            value = getattr(part, key, least if allowed else 1)  # not every kind of generator has every key
             if not math.isfinite(value) or value < least or (value == least and not allowed):
                 bound = f"{least} or more" if allowed else f"more than {least}"
                 place = f"{where} [{table}]" if table else where
@@ -111,7 +130,8 @@ def _check_agreement(config: TrainConfig, where: str) -> None:
             f"{where} [generator]: a generator of factor {window.factor} has targets = {widths[0]}, "
             f"fine_guides = {widths[1]} and middle_guides = {widths[2]}. Correct those lines."
         )
-    block = 2 * window.factor
+    # The blocks of self-attention are 6 pixels wide, and coarse pixels must be whole.
+    block = 12 if config.kind == "study" else 2 * window.factor
     if window.size % block or not 0 <= 2 * window.rim < window.size:
         raise TrainingError(
             f"{where} [window]: size {window.size} with rim {window.rim} cannot work. "
@@ -127,6 +147,8 @@ def _check_agreement(config: TrainConfig, where: str) -> None:
 
 
 def _fits(value: Any, hint: Any) -> bool:
+    if hint is Any:  # the generator's own configuration, built and checked before
+        return True
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     return isinstance(value, get_origin(hint) or hint) and not isinstance(value, bool)

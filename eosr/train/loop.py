@@ -8,6 +8,7 @@ import math
 import os
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from eosr.degrade import DEGRADATIONS
 from eosr.errors import TrainingError
-from eosr.nn.generator import BackProjectionGenerator
+from eosr.nn.kinds import Generator, build_generator
 from eosr.train.config import TrainConfig
 from eosr.train.scenes import Scene, virtual_60m
 from eosr.train.state import load_state, save_state
@@ -55,7 +56,7 @@ def training_windows(config: TrainConfig, scenes: list[Scene]) -> Windows:
 
 def train(
     config: TrainConfig, scenes: list[Scene], folder: Path, *, tell: Callable[[str], None] | None = None
-) -> BackProjectionGenerator:
+) -> Generator:
     """Train to the last step, or on from the state file in ``folder``; return the running mean of the generator.
 
     Parameters
@@ -81,7 +82,7 @@ def train(
         raise TrainingError(f"the folder {folder} cannot be made: {error}. Name another with --out.") from error
     torch.set_flush_denormal(True)  # denormal activations slow a CPU step by an order of magnitude
     torch.manual_seed(config.seed)
-    generator = BackProjectionGenerator(config.generator)
+    generator = build_generator(config.kind, asdict(config.generator))
     mean = copy.deepcopy(generator).requires_grad_(False)
     optimiser = torch.optim.AdamW(
         generator.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99)

@@ -13,7 +13,7 @@ import torch
 from eosr import __version__
 from eosr.bands import BANDS_10M, BANDS_20M, BANDS_60M, LEVELS
 from eosr.degrade import DEGRADATIONS
-from eosr.nn.generator import BackProjectionGenerator
+from eosr.nn.kinds import Generator
 from eosr.nn.weights import Normalization, Provenance, Weights, save_weights
 from eosr.train.config import TrainConfig, load_config
 from eosr.train.loop import train, validation
@@ -40,9 +40,7 @@ def run_training(
     return export(generator, settings, scenes, data=data, path=out / f"{settings.name}.safetensors")
 
 
-def export(
-    generator: BackProjectionGenerator, config: TrainConfig, scenes: list[Scene], *, data: Path, path: Path
-) -> Path:
+def export(generator: Generator, config: TrainConfig, scenes: list[Scene], *, data: Path, path: Path) -> Path:
     """Score a trained generator under every operator and write it with its history."""
     kept_out = [scene for scene in scenes if scene.kept_out]
     two = config.generator.factor == 2
@@ -64,7 +62,7 @@ def export(
     return save_weights(weights, path)
 
 
-def bfloat16_error(generator: BackProjectionGenerator, scenes: list[Scene], factor: int) -> float:
+def bfloat16_error(generator: Generator, scenes: list[Scene], factor: int) -> float:
     """Largest change of any pixel of the scenes when convolutions run in bfloat16 [DN]; infinite without scenes."""
     method = as_method(generator, factor)
     scored = [scene for scene in scenes if factor == 2 or scene.coarse is not None]

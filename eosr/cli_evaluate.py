@@ -1,0 +1,175 @@
+"""`eosr evaluate`: which methods, judged how, shown in which form."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+from eosr.cli_options import (
+    DEGRADATIONS,
+    METHODS,
+    Parser,
+    check_degradation,
+    device,
+    names,
+    open_source,
+    source_options,
+)
+from eosr.errors import EosrError, MethodError, OutputError
+
+#: What ``--method all`` means: every method that needs no weights but the shipped ones.
+_ALL: Final = ("detail_injection", "atprk", "supreme", "superres_like", "eosr")
+_PROPERTIES: Final = ("synthesis", "consistency", "both")
+_FORMATS: Final = ("table", "markdown", "csv", "json", "latex")
+
+
+def add_options(command: Parser) -> None:
+    """Options of `eosr evaluate`."""
+    source_options(command)
+    group = command.add_argument_group("what is judged")
+    group.add_argument(
+        "--method", action="append", type=names, metavar="NAME,NAME",
+        help=f"default: eosr; bicubic always stands beside. Known: {', '.join(METHODS)}; all: every one that needs no "
+        "weights of others",
+    )  # fmt: skip
+    group.add_argument(
+        "--weights", action="append", type=names, metavar="FILE,FILE",
+        help="weights as a row of their own, or METHOD=FILE,FILE for the weights of a method, e.g. "
+        "dsen2=L1C20M.pt,L1C60M.pt; may be repeated",
+    )  # fmt: skip
+    group.add_argument(
+        "--option", action="append", default=[], metavar="METHOD.KEY=VALUE", help="e.g. atprk.psf=published"
+    )
+    group.add_argument("--bands", type=names, metavar="B05,B11", help="default: all 20 m and 60 m bands")
+    group.add_argument("--no-consistency", action="store_true", help="show answers before the projection only")
+    group.add_argument(
+        "--device", default="auto", type=device, metavar="NAME", help="auto (default), cpu, cuda or cuda:N"
+    )
+    group = command.add_argument_group("how it is judged")
+    group.add_argument("--property", default=None, choices=_PROPERTIES, help="default: synthesis")
+    group.add_argument(
+        "--degradation", type=names, metavar="NAME,NAME",
+        help="blur of Wald's protocol: study (default), box, mtf, mtf_diff, or all",
+    )  # fmt: skip
+    group.add_argument("--border", type=int, metavar="PIXELS", help="left out along the rim")
+    group.add_argument("--convention", metavar="NAME", help="of PSNR, SSIM and ERGAS: eosr (default) or zhang2020")
+    group.add_argument("--units", default="DN", choices=["DN", "reflectance"])
+    group.add_argument(
+        "--preset", choices=["zhang2020"],
+        help="both properties, operator study, the study's conventions, our rows beside its printed tables",
+    )  # fmt: skip
+    group = command.add_argument_group("what is shown")
+    group.add_argument("--format", default="table", choices=_FORMATS, help="default: table, a row per band and method")
+    group.add_argument("--json", action="store_const", dest="format", const="json", help="as --format json")
+    group.add_argument("--markdown", action="store_const", dest="format", const="markdown", help="as --format markdown")
+    group.add_argument("--out", type=Path, metavar="FILE", help="write it there instead of printing")
+    group.add_argument("--html", type=Path, metavar="FILE.html", help="write a page with tables, maps and spectra too")
+    group.add_argument("--overwrite", action="store_true", help="replace FILE and FILE.html if they are there")
+    group.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+# The library is imported in the command: `eosr --help` answers at once.
+
+
+def judged(options: argparse.Namespace) -> tuple[str, list[Path]]:
+    """Open, judge, write what is to be written; return the text to print and the files written."""
+    from eosr.evaluate import evaluate
+
+    preset = options.preset == "zhang2020"
+    operators = options.degradation or ["study"]
+    for name in operators:
+        check_degradation(name, *DEGRADATIONS, "all")
+    if preset and operators != ["study"]:
+        raise EosrError(f"--preset zhang2020 judges by study, not {', '.join(operators)}. Leave --degradation out.")
+    for path in (options.out, options.html):
+        _check_free(path, overwrite=options.overwrite)
+    if options.html is not None and options.html.suffix != ".html":
+        raise OutputError(f"{options.html} is no name of a page. End it in .html, e.g. --html report.html.")
+    methods = _methods(options)
+    ds = open_source(options)
+    if options.device != "auto":
+        from eosr.nn.tile import resolve_device
+
+        resolve_device(options.device)
+    kinds = options.property or ("both" if preset else "synthesis")
+    table = evaluate(
+        ds, methods, property="all" if kinds == "both" else kinds,  # type: ignore[arg-type]
+        degradation="all" if "all" in operators else operators, bands=options.bands, border=options.border,
+        convention=options.convention or ("zhang2020" if preset else "eosr"), units=options.units,
+        device=options.device, progress=None if options.quiet or not sys.stderr.isatty() else True,
+    )  # fmt: skip
+    text = _text(table, options)
+    if options.html is not None:
+        from eosr.exhibits import exhibits
+        from eosr.report import write_report
+
+        shown = list(exhibits(ds, methods, degradation=str(table.degradation.values[0]), device=options.device))
+        write_report(table, options.html, exhibits=shown, overwrite=options.overwrite)
+    if options.out is not None:
+        part = options.out.with_name(options.out.name + ".part")
+        part.write_text(text)
+        os.replace(part, options.out)
+        text = ""
+    return text, [path for path in (options.out, options.html) if path is not None]
+
+
+def _check_free(path: Path | None, *, overwrite: bool) -> None:
+    if path is None:
+        return
+    if not path.absolute().parent.is_dir():
+        raise OutputError(f"the folder of {path} does not exist. Make it, or name another place.")
+    if path.is_dir() or (path.exists() and not overwrite):
+        raise OutputError(f"{path} is there already. Name another file, or add --overwrite.")
+
+
+def _methods(options: argparse.Namespace) -> dict[str, Any]:
+    """Label -> arguments of the method, as `eosr.evaluate` takes them."""
+    asked = [name for group in options.method or [] for name in group]
+    rows: dict[str, Any] = {}
+    for name in asked:
+        rows |= {one: {"method": one} for one in (_ALL if name == "all" else (name,))}
+    for files in options.weights or []:
+        method, equals, first = files[0].partition("=")
+        if equals:
+            rows.setdefault(method, {"method": method})["weights"] = [first, *files[1:]]
+        else:
+            rows["+".join(Path(one).stem for one in files)] = {"weights": files}
+    for text in options.option:
+        target, equals, value = text.partition("=")
+        method, dot, key = target.partition(".")
+        if not (equals and dot and method and key):
+            raise MethodError(f"--option {text} is no METHOD.KEY=VALUE. Use e.g. --option atprk.psf=published.")
+        if method not in rows:
+            raise MethodError(f"--option {text}: {method} is not judged. Add --method {method}.")
+        rows[method].setdefault("options", {})[key] = _value(value)
+    return rows or {"eosr": {"method": "eosr"}}
+
+
+def _value(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {"true": True, "false": False}.get(text.lower(), text)
+
+
+def _text(table: Any, options: argparse.Namespace) -> str:
+    from eosr import evaluate_formats
+    from eosr.demo import aligned
+    from eosr.evaluate_by_band import by_band
+
+    if options.no_consistency:
+        table = table.loc[{"projection": ["before"]}]
+    shown: Any = table
+    if options.preset == "zhang2020":
+        from eosr.evaluate_study import paper_tables
+
+        shown = paper_tables(table)
+    elif options.format == "table":
+        return aligned(by_band(table, projection="before" if options.no_consistency else "both"))
+    form = {"table": "markdown"}.get(options.format, options.format)
+    return str(getattr(evaluate_formats, f"to_{form}")(shown))

@@ -1,0 +1,124 @@
+"""What the commands of `eosr` share: a parser that helps, the options of a scene, and opening it."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import difflib
+import os
+import re
+from collections.abc import Sequence
+from typing import Any, Final, NoReturn
+
+from eosr.errors import EosrError
+
+#: `eosr.methods.METHODS` and `eosr.degrade.DEGRADATIONS`, which cannot be imported here: --help answers at once.
+METHODS: Final = (
+    "bicubic", "detail_injection", "atprk", "supreme", "superres_like", "eosr", "dsen2", "s2x", "s6x",
+)  # fmt: skip
+DEGRADATIONS: Final = ("study", "box", "mtf", "mtf_diff")
+
+
+class Parser(argparse.ArgumentParser):
+    """No abbreviations; a mistyped option or choice is answered with the nearest one there is."""
+
+    def __init__(self, **options: Any) -> None:
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(allow_abbrev=False, **options)
+
+    def options(self) -> list[str]:
+        """Every option of this parser, e.g. ``--bbox``."""
+        return [text for action in self._actions for text in action.option_strings]
+
+    def error(self, message: str) -> NoReturn:
+        """Print usage and message, exit 2."""
+        wrong = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
+        if wrong:
+            message += nearest(wrong[1], re.findall(r"[\w.-]+", wrong[2]))
+        super().error(message)
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """Propose the nearest word that is known; empty where none is near."""
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def source_options(command: Parser) -> None:
+    """Options that say which scene is meant and how it is read."""
+    command.add_argument("source", metavar="SOURCE", help="URL of a STAC API; path or URL of a catalogue or an item")
+    group = command.add_argument_group("which scene")
+    group.add_argument(
+        "--bbox", nargs=4, type=float, metavar=("LEFT", "BOTTOM", "RIGHT", "TOP"),
+        help="window: west south east north in degrees of longitude and latitude, unless --bbox-crs says otherwise",
+    )  # fmt: skip
+    group.add_argument(
+        "--bbox-crs", default="EPSG:4326", metavar="CRS",
+        help="CRS of --bbox: EPSG:4326 (default; longitude, latitude), 'item' (the scene's own: UTM metres), or EPSG:N",
+    )  # fmt: skip
+    group.add_argument("--datetime", metavar="WHEN", help="2023-06, or 2023-06-01/2023-06-30")
+    group.add_argument("--collection", metavar="ID", help="e.g. sentinel-2-c1-l2a")
+    group.add_argument("--query", action="append", metavar="TEXT", help="e.g. 'eo:cloud_cover<10'; may be repeated")
+    group.add_argument("--max-cloud-cover", type=float, metavar="PERCENT", help="0 to 100")
+    group.add_argument("--tile", metavar="MGRS", help="e.g. 32TQM, where several tiles are found")
+    reading = command.add_argument_group("how it is read")
+    reading.add_argument("--engine", default="stackstac", choices=["stackstac", "odc"])
+    reading.add_argument("--chunks", type=int, metavar="PIXELS", help="side of a chunk [10 m pixels]; default 1536")
+    reading.add_argument(
+        "--offset", default="auto", metavar="DN",
+        help="radiometric offset to add to the digital numbers: auto (default: what the item says), none, or a "
+        "whole number, e.g. --offset=-1000; it is recorded, the digital numbers stay",
+    )  # fmt: skip
+    reading.add_argument("--alternate", metavar="NAME", help="which alternate hrefs to read, e.g. https")
+    reading.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
+
+
+def names(text: str) -> list[str]:
+    """Names between commas."""
+    return [name.strip() for name in text.split(",")]
+
+
+def device(text: str) -> str:
+    """Check the name of a device."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no device; use auto, cpu, cuda or cuda:N, e.g. cuda:0")
+    return text
+
+
+def open_source(options: argparse.Namespace) -> Any:
+    """Open the scene that the options describe; the library is imported here, so that --help answers at once."""
+    from eosr.stac import open_stac
+
+    if options.threads is not None:
+        import dask
+
+        if options.threads < 1:
+            raise EosrError(f"--threads {options.threads} cannot work. Use 1 or more, e.g. --threads 2.")
+        os.environ["OMP_NUM_THREADS"] = str(options.threads)  # read by torch, which is not imported yet
+        dask.config.set(num_workers=options.threads)
+    return open_stac(
+        options.source, collection=options.collection, bbox=options.bbox, bbox_crs=options.bbox_crs,
+        datetime=options.datetime, query=options.query, max_cloud_cover=options.max_cloud_cover, tile=options.tile,
+        engine=options.engine, chunks=options.chunks, offset=options.offset, alternate=options.alternate,
+    )  # fmt: skip
+
+
+def check_degradation(name: str | None, *known: str) -> None:
+    """Refuse a blur before anything is opened; a number after ``sigma=`` is one, where the command takes it."""
+    if name is None or name in known:
+        return
+    free = "sigma=NUMBER" in known
+    if free and name.startswith("sigma="):
+        with contextlib.suppress(ValueError):
+            if 0 <= float(name.removeprefix("sigma=")) < float("inf"):
+                return
+        raise EosrError(f"--degradation {name} holds no number from 0 on. Use e.g. --degradation sigma=0.5.")
+    raise EosrError(f"--degradation {name} is unknown. Use one of {', '.join(known)}{nearest(name, known)}.")
+
+
+def check_device(options: argparse.Namespace) -> None:
+    """Refuse a device that is not here before anything is written."""
+    if options.device != "auto" and options.method is None:
+        from eosr.nn.tile import resolve_device
+
+        resolve_device(options.device)

@@ -1,0 +1,213 @@
+"""Lazy overlap: which tiles a group of bands is cut into, how far each sees, and what is counted over all of them.
+
+One `map_overlap` per group of bands. Its halo is everything that can change a pixel (reach of the method, of the
+projection and of the gap filling), so the answer does not depend on the chunks; at the edges of the scene the halo is
+its mirror image, as in training. A method that estimates something from the whole scene reads it once more per pass:
+sums of tiles, added in a tree, solved once, handed to every tile. All of it is one graph; nothing is computed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, Final
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+from dask.delayed import delayed
+
+from eosr.bands import PLATFORMS
+from eosr.consistency import projection_reach
+from eosr.degrade import blur_sigma, merge_chunks
+from eosr.errors import RadiometryError, ReachError
+from eosr.gaps import FILL_REACH
+from eosr.methods import Method
+from eosr.radiometry import offsets
+from eosr.tiles import STEP, CountTask, TileTask, add_sums, solve_pass
+
+#: A tile is at least this many halos wide; smaller chunks are computed together and cut again.
+MIN_HALOS: Final = 4
+#: Sums of tiles that one task adds.
+FAN_IN: Final = 16
+
+
+def plan_tasks(
+    ds: xr.Dataset, method: Method, operator: str, *, consistency: bool, dtype: str, stages: bool = False
+) -> list[TileTask]:
+    """One task for all times, or one per time where the satellites or the offsets differ.
+
+    Raises
+    ------
+    RadiometryError
+        If the satellites or offsets recorded are not one per time.
+    """
+    offset = offsets(ds) if "radiometric_offset" in ds.attrs else 0
+    platform = ds.attrs.get("platform") or PLATFORMS[0]
+    several = isinstance(offset, xr.DataArray) or not isinstance(platform, str)
+    # What is estimated from a scene is estimated from each image by itself.
+    count = ds.sizes.get("time", 1) if several or method.passes else 1
+    shifts = offset.values.tolist() if isinstance(offset, xr.DataArray) else [offset] * count
+    platforms = [platform] * count if isinstance(platform, str) else list(platform)
+    if len(platforms) != count:
+        raise RadiometryError(
+            f"the attribute platform names {len(platforms)} satellites for {count} times. Give one, or one per time."
+        )
+    task = partial(_task, method, operator, consistency=consistency, dtype=dtype)
+    return [
+        replace(task(name), offset=float(shift), stages=stages)
+        for name, shift in zip(platforms, shifts, strict=True)
+    ]  # fmt: skip
+
+
+def _task(method: Method, operator: str, platform: str, *, consistency: bool, dtype: str) -> TileTask:
+    factors = [method.factor_of(band) for band in method.delivers]
+    if operator.startswith("sigma="):
+        sigma = (float(operator.removeprefix("sigma=")),) * len(factors)
+    else:
+        pairs = zip(method.delivers, factors, strict=True)
+        sigma = tuple(blur_sigma(band, factor, operator, platform) for band, factor in pairs)
+    reach = method.reach
+    if consistency:
+        reach += max(projection_reach(factor, value) for factor, value in zip(factors, sigma, strict=True))
+    return TileTask(
+        method=method, sigma=sigma, depth=_up(reach), margin=_up(FILL_REACH * method.factor), consistency=consistency,
+        dtype=dtype,
+    )  # fmt: skip
+
+
+def _up(pixels: int) -> int:
+    return -(-pixels // STEP) * STEP
+
+
+def check_size(ds: xr.Dataset, tasks: Sequence[TileTask]) -> None:
+    """Refuse a scene smaller than the widest halo.
+
+    Raises
+    ------
+    ReachError
+    """
+    if not tasks:
+        return
+    needs = {task: max(task.halo, *(_up(rim) + task.margin for rim in (0, *task.method.passes))) for task in tasks}
+    widest = max(needs, key=lambda task: needs[task])
+    least = needs[widest]
+    sizes = {dim: ds.sizes[dim] for dim in ("y10", "x10")}
+    if min(sizes.values()) < least:
+        raise ReachError(
+            f"{sizes['y10']} x {sizes['x10']} pixels of 10 m are fewer than the reach of {widest.method.name}, "
+            f"{least} pixels around each. Open a window of at least {least} x {least} pixels of 10 m"
+            + (", or leave the 60 m bands out with bands=..." if widest.method.factor == STEP else "."),
+            least,
+        )
+
+
+def sharpen_group(
+    ds: xr.Dataset, tasks: Sequence[TileTask], template: xr.DataArray, chunks: int | None
+) -> tuple[da.Array, bool]:
+    """Planes (time, plane, y10, x10) of one group of bands, lazily, and whether there is a dimension ``time``."""
+    method = tasks[0].method
+    has_time = "time" in template.dims
+    fine = method.fine_bands or (str(template.name),)
+    stacks = [_stack(ds, names, has_time) for names in (fine, method.middle_bands, method.targets) if names]
+    halo = max(task.halo for task in tasks)
+    tile_chunks = _tile_chunks(stacks[-1], method.factor, halo)
+    if len(tasks) == 1:
+        sharp = _map(tasks[0], stacks, tile_chunks)
+    else:
+        parts = [_map(task, [s[t : t + 1] for s in stacks], tile_chunks) for t, task in enumerate(tasks)]
+        sharp = da.concatenate(parts, axis=0)
+    out = template.chunks[-2:] if template.chunks else sharp.chunks[2:]
+    return sharp.rechunk({2: chunks or out[0], 3: chunks or out[1]}), has_time
+
+
+def _stack(ds: xr.Dataset, names: Sequence[str], has_time: bool) -> da.Array:
+    """Bands of one grid as one array (time, band, y, x), one chunk along band and one image per chunk."""
+    arrays = [da.asarray(ds[name].transpose(..., *ds[name].dims[-2:]).data) for name in names]
+    if not has_time:
+        arrays = [array[None] for array in arrays]
+    return da.stack(arrays, axis=1).rechunk({0: 1, 1: -1})
+
+
+def _tile_chunks(coarse: da.Array, factor: int, depth: int) -> list[tuple[int, ...]]:
+    """Chunks of the tiles in coarse pixels along y and x: those of the input, merged where a halo would not fit."""
+    step = max(1, STEP // factor)
+    least = -(-MIN_HALOS * depth // STEP) * STEP // factor
+    chunks = []
+    for sizes in coarse.chunks[2:]:
+        total = sum(sizes)
+        chunks.append(merge_chunks(sizes, step, min(least, total)))
+    return chunks
+
+
+def _map(task: TileTask, stacks: Sequence[da.Array], tile_chunks: Sequence[tuple[int, ...]]) -> da.Array:
+    task = replace(task, tiles=(len(tile_chunks[0]), len(tile_chunks[1])))
+    arrays = _tiled(task.method, stacks, tile_chunks)
+    factor = task.method.factor
+    y, x = (tuple(size * factor for size in sizes) for sizes in tile_chunks)
+    chunks = (arrays[0].chunks[0], (task.planes,), y, x)
+    kind = np.empty((0, 0, 0, 0), task.dtype)
+    found = _found(task, arrays, tile_chunks)
+    return _overlapped(task, arrays, task.halo, chunks, kind, {} if found is None else {"found": found})
+
+
+def _tiled(method: Method, stacks: Sequence[da.Array], tile_chunks: Sequence[tuple[int, ...]]) -> list[da.Array]:
+    """The stacks in the chunks of the tiles, each grid in its own pixels."""
+    scales = [1, method.factor] if len(stacks) == 2 else [1, 2, method.factor]
+    arrays = []
+    for stack, scale in zip(stacks, scales, strict=True):
+        y, x = (tuple(size * method.factor // scale for size in sizes) for sizes in tile_chunks)
+        arrays.append(stack.rechunk({2: y, 3: x}))
+    return arrays
+
+
+def _overlapped(
+    function: Any, arrays: Sequence[da.Array], halo: int, chunks: Any, kind: Any, kwargs: dict[str, Any]
+) -> da.Array:
+    factors = [arrays[0].shape[2] // array.shape[2] for array in arrays]
+    if any(size < halo for size in arrays[0].shape[2:]):
+        return _mirrored(function, arrays, [halo // scale for scale in factors], chunks, kind, kwargs)
+    depths = [{0: 0, 1: 0, 2: halo // scale, 3: halo // scale} for scale in factors]
+    return da.map_overlap(
+        function, *arrays, depth=depths, boundary=["reflect"] * len(arrays), trim=False, align_arrays=False,
+        allow_rechunk=False, dtype=kind.dtype, meta=kind, chunks=chunks, name=None, **kwargs,
+    )  # fmt: skip
+
+
+def _mirrored(
+    function: Any, arrays: Sequence[da.Array], rims: Sequence[int], chunks: Any, kind: Any, kwargs: dict[str, Any]
+) -> da.Array:
+    """The same for a scene smaller than its halo, which is mirrored over and over: one tile."""
+    padded = []
+    for array, rim in zip(arrays, rims, strict=True):
+        whole = array.rechunk({2: -1, 3: -1})
+        grown = (*whole.chunks[:2], (whole.shape[2] + 2 * rim,), (whole.shape[3] + 2 * rim,))
+        padded.append(whole.map_blocks(_pad, rim, dtype=whole.dtype, chunks=grown, meta=whole._meta))
+    return da.map_blocks(function, *padded, dtype=kind.dtype, meta=kind, chunks=chunks, **kwargs)
+
+
+def _pad(block: Any, rim: int) -> Any:
+    return np.pad(block, ((0, 0), (0, 0), (rim, rim), (rim, rim)), mode="symmetric")
+
+
+def _found(task: TileTask, arrays: Sequence[da.Array], tile_chunks: Sequence[tuple[int, ...]]) -> Any:
+    """Parameters of all passes, as one lazy tuple; None for a method without."""
+    found: list[Any] = []
+    starts = tuple(tuple(np.cumsum([0, *sizes[:-1]]).tolist()) for sizes in tile_chunks)
+    for index, rim in enumerate(task.method.passes):
+        count = CountTask(task=task, index=index, depth=_up(rim), starts=(starts[0], starts[1]))
+        ones = tuple((1,) * len(sizes) for sizes in tile_chunks)
+        kwargs = {"found": _as_tuple(found)} if found else {}
+        kind = np.empty((0, 0, 0, 0), object)
+        sums = _overlapped(count, arrays, count.halo, ((1,), (1,), *ones), kind, kwargs)
+        parts = list(sums.to_delayed(optimize_graph=False).ravel())
+        while len(parts) > 1:
+            parts = [delayed(add_sums)(parts[i : i + FAN_IN]) for i in range(0, len(parts), FAN_IN)]
+        total = delayed(add_sums)(parts[:1])
+        found.append(delayed(solve_pass)(task.method, index, total))
+    return _as_tuple(found) if found else None
+
+
+def _as_tuple(found: list[Any]) -> Any:
+    return delayed(tuple)(list(found))
