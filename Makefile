@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo picture test lint clean
+.PHONY: demo picture test lint benchmark clean
 
 demo: $(STAMP)
 	$(BIN)/eosr demo demo-output
@@ -16,6 +16,11 @@ picture: demo
 
 test: lint
 	$(BIN)/pytest -n 2
+
+# The frozen evaluation. DATA: folder of the BigEarthNet pack (without it only the sample block is judged); DSEN2: folder
+# of DSen2's published TorchScript files, which are not ours to ship.
+benchmark: $(STAMP)
+	$(BIN)/python benchmarks/frozen_evaluation.py $(if $(DATA),--data $(DATA)) $(if $(DSEN2),--dsen2 $(DSEN2)) $(FLAGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

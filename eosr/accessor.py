@@ -84,7 +84,8 @@ class S2SRAccessor:
         """See `eosr.evaluate`."""
         return evaluate(
             self._dataset, methods, property=property, degradation=degradation, bands=bands, border=border, mask=mask,
-            convention=convention, units=units, small=small, resamples=resamples, seed=seed, device=device, progress=progress,
+            convention=convention, units=units, small=small, resamples=resamples, seed=seed, device=device,
+            progress=progress,
         )  # fmt: skip
 
     @_documented_as(radiometry.to_reflectance)

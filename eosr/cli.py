@@ -84,7 +84,7 @@ def _parser() -> Parser:
     for name, text, add, run in (
         ("superresolve", "sharpen a scene and write Zarr, COGs and STAC items", _superresolve_options, _superresolve),
         ("evaluate", "score a scene by Wald's protocol, with bicubic beside", add_options, _evaluate),
-        ("info", "what a weights file is, and where it comes from", _info_options, _info),
+        ("info", "what a weights file or a method is, and where it comes from", _info_options, _info),
         ("demo", "the real sample scene, end to end", _demo_options, _demo),
     ):
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
@@ -127,7 +127,7 @@ def _superresolve_options(command: Parser) -> None:
 
 
 def _info_options(command: Parser) -> None:
-    command.add_argument("weights", metavar="WEIGHTS", help="a shipped name, e.g. s2sr-20m, or a file")
+    command.add_argument("weights", metavar="WEIGHTS", help="a shipped name, e.g. s2sr-20m, a file, or a method")
     command.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -179,6 +179,9 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _info(options: argparse.Namespace) -> None:
+    if options.weights in (*METHODS, "superres") and not Path(options.weights).exists():
+        _info_method(options)
+        return
     from eosr.nn.weights import load_weights, weights_path
 
     weights = load_weights(options.weights)
@@ -199,7 +202,23 @@ def _info(options: argparse.Namespace) -> None:
         "SHA-256": weights.checksum,
         "licence": "Apache-2.0" if Path(options.weights).suffix == "" else "see where the file comes from",
     }
+    _print_facts(facts, as_json=options.json)
+
+
+def _info_method(options: argparse.Namespace) -> None:
+    from eosr.methods import method_facts
+
+    groups = method_facts(options.weights)
     if options.json:
+        print(json.dumps(groups, indent=2))
+        return
+    for facts in groups:
+        _print_facts({key: value if isinstance(value, dict) else str(value) if not isinstance(value, list) else
+                      [str(one) for one in value] for key, value in facts.items()}, as_json=False)  # fmt: skip
+
+
+def _print_facts(facts: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
         print(json.dumps(facts, indent=2))
         return
     for key, value in facts.items():

@@ -56,7 +56,13 @@ def add_options(command: Parser) -> None:
     )  # fmt: skip
     group.add_argument("--border", type=int, metavar="PIXELS", help="left out along the rim")
     group.add_argument("--convention", metavar="NAME", help="of PSNR, SSIM and ERGAS: eosr (default) or zhang2020")
-    group.add_argument("--units", default="DN", choices=["DN", "reflectance"])
+    group.add_argument("--units", default="DN", choices=["DN", "reflectance"], help="of RMSE and bias; default: DN")
+    group.add_argument(
+        "--small", default="refuse", choices=["refuse", "mirror"],
+        help="a scene smaller than the reach of a method: refuse (default), or continue it by its mirror images",
+    )  # fmt: skip
+    group.add_argument("--resamples", type=int, default=1000, metavar="N", help="of the bootstrap; default: 1000")
+    group.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap; default: 0")
     group.add_argument(
         "--preset", choices=["zhang2020"],
         help="both properties, operator study, the study's conventions, our rows beside its printed tables",
@@ -86,6 +92,8 @@ def judged(options: argparse.Namespace) -> tuple[str, list[Path]]:
         raise EosrError(f"--preset zhang2020 judges by study, not {', '.join(operators)}. Leave --degradation out.")
     for path in (options.out, options.html):
         _check_free(path, overwrite=options.overwrite)
+    if options.out is not None and options.html is not None and options.out.absolute() == options.html.absolute():
+        raise OutputError(f"--out and --html are both {options.out}. Give each a file of its own.")
     if options.html is not None and options.html.suffix != ".html":
         raise OutputError(f"{options.html} is no name of a page. End it in .html, e.g. --html report.html.")
     methods = _methods(options)
@@ -98,22 +106,37 @@ def judged(options: argparse.Namespace) -> tuple[str, list[Path]]:
     table = evaluate(
         ds, methods, property="all" if kinds == "both" else kinds,  # type: ignore[arg-type]
         degradation="all" if "all" in operators else operators, bands=options.bands, border=options.border,
-        convention=options.convention or ("zhang2020" if preset else "eosr"), units=options.units,
-        device=options.device, progress=None if options.quiet or not sys.stderr.isatty() else True,
+        convention=options.convention or ("zhang2020" if preset else "eosr"), units=options.units, small=options.small,
+        resamples=options.resamples, seed=options.seed, device=options.device,
+        progress=None if options.quiet or not sys.stderr.isatty() else True,
     )  # fmt: skip
     text = _text(table, options)
+    if options.out is not None:
+        _write(options.out, text)
+        text = ""
     if options.html is not None:
         from eosr.exhibits import exhibits
         from eosr.report import write_report
 
-        shown = list(exhibits(ds, methods, degradation=str(table.degradation.values[0]), device=options.device))
+        shown = exhibits(
+            ds, methods, degradation=str(table.degradation.values[0]), bands=options.bands, small=options.small,
+            device=options.device,
+        )  # fmt: skip
         write_report(table, options.html, exhibits=shown, overwrite=options.overwrite)
-    if options.out is not None:
-        part = options.out.with_name(options.out.name + ".part")
-        part.write_text(text)
-        os.replace(part, options.out)
-        text = ""
     return text, [path for path in (options.out, options.html) if path is not None]
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file that appears whole or not at all."""
+    part = path.with_name(f".{path.name}-{os.getpid()}.part")
+    try:
+        try:
+            part.write_text(text, "utf-8", newline="")
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror}. Name another place.") from error
 
 
 def _check_free(path: Path | None, *, overwrite: bool) -> None:
@@ -127,7 +150,7 @@ def _check_free(path: Path | None, *, overwrite: bool) -> None:
 
 def _methods(options: argparse.Namespace) -> dict[str, Any]:
     """Label -> arguments of the method, as `eosr.evaluate` takes them."""
-    asked = [name for group in options.method or [] for name in group]
+    asked = [name for group in options.method or ([] if options.weights else [["eosr"]]) for name in group]
     rows: dict[str, Any] = {}
     for name in asked:
         rows |= {one: {"method": one} for one in (_ALL if name == "all" else (name,))}
@@ -136,7 +159,8 @@ def _methods(options: argparse.Namespace) -> dict[str, Any]:
         if equals:
             rows.setdefault(method, {"method": method})["weights"] = [first, *files[1:]]
         else:
-            rows["+".join(Path(one).stem for one in files)] = {"weights": files}
+            short = "+".join(Path(one).stem for one in files)
+            rows["+".join(files) if short in rows else short] = {"weights": files}
     for text in options.option:
         target, equals, value = text.partition("=")
         method, dot, key = target.partition(".")
@@ -145,7 +169,7 @@ def _methods(options: argparse.Namespace) -> dict[str, Any]:
         if method not in rows:
             raise MethodError(f"--option {text}: {method} is not judged. Add --method {method}.")
         rows[method].setdefault("options", {})[key] = _value(value)
-    return rows or {"eosr": {"method": "eosr"}}
+    return rows
 
 
 def _value(text: str) -> Any:

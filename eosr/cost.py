@@ -57,32 +57,41 @@ class PeakMemory:
 
 
 class _Tasks(Callback):
-    """Tasks of a graph that are done, and how many there are, of all computations of a run together."""
+    """How much is done of all the computations of a run together."""
 
     def __init__(self, whole: int) -> None:
-        self.whole, self.behind, self.count, self.total = whole, 0.0, 0, 1
+        self.whole, self.behind, self.count, self.total = whole, 0, 0, 1
+        self.told = 0
 
-    def _start(self, dsk: Any) -> None:
-        self.count, self.total = 0, max(1, len(dsk))
+    def _start_state(self, dsk: Any, state: Any) -> None:
+        # Not the length of the graph: it holds the input too, which is no task.
+        self.count, self.total = 0, max(1, len(state["ready"]) + len(state["waiting"]))
 
     def _posttask(self, *_: Any) -> None:
         self.count += 1
 
     def _finish(self, dsk: Any, state: Any, errored: bool) -> None:
-        self.behind += 1
         self.count = 0
+        self.behind += 1
+
+    def finish(self) -> None:
+        """Tell that all is done: a dask cluster runs its tasks where nobody counts them."""
+        self.behind = self.whole
 
     def done(self) -> int:
-        """Thousandths of the run."""
-        return min(1000, int(1000 * (self.behind + min(1.0, self.count / self.total)) / self.whole))
+        """Thousandths of the run; never fewer than before."""
+        part = (self.behind + min(1.0, self.count / self.total)) / self.whole
+        self.told = max(self.told, min(1000, int(1000 * part)))
+        return self.told
 
 
 @contextmanager
 def reporting_tasks(progress: Progress, computations: int, what: str) -> Iterator[None]:
-    """Tell how much of so many computations is done, in thousandths; under a dask cluster only at the end of each."""
+    """Tell how much of so many computations is done, in thousandths; under a dask cluster only that all is done."""
     if not progress:
         yield
         return
     tasks = _Tasks(max(1, computations))
     with tasks, reporting(progress, tasks.done, 1000, what):
         yield
+        tasks.finish()

@@ -17,6 +17,7 @@ from eosr.cost import PeakMemory, reporting_tasks
 from eosr.degrade import DEGRADATIONS
 from eosr.errors import BandError
 from eosr.evaluate_arguments import (
+    check_draws,
     check_mask,
     checked_border,
     checked_units,
@@ -26,7 +27,17 @@ from eosr.evaluate_arguments import (
     named_scenes,
     several,
 )
-from eosr.evaluate_pairs import Property, Protocol, check_scored, make_pairs, score_pairs, scored_bands
+from eosr.evaluate_pairs import (
+    Property,
+    Protocol,
+    check_scored,
+    check_sizes,
+    in_memory,
+    make_pairs,
+    score_pairs,
+    scored_bands,
+    total_seconds,
+)
 from eosr.evaluate_summary import AVERAGES, INTERVAL, JOINT, METRICS, MOMENTS, PER_BAND, Pool, averaged, bootstrap
 from eosr.methods import Choice, choose_methods
 from eosr.metrics.table import Convention
@@ -39,6 +50,8 @@ Methods: TypeAlias = (
 )
 Scenes: TypeAlias = "xr.Dataset | Sequence[xr.Dataset] | Mapping[str, xr.Dataset]"
 
+#: Estimates and reference that hold fewer bytes are computed first and then scored; larger ones are scored as a graph.
+IN_MEMORY: Final = 300e6
 #: Stages of the answer that are scored.
 PROJECTION: Final = ("before", "after")
 
@@ -136,8 +149,10 @@ def evaluate(
         mask=mask, convention=chosen_convention(convention), units=checked_units(units),
         mirror=mirrored(small),
     )  # fmt: skip
+    check_draws(resamples, seed)
     for name in job.scenes:
         check_mask(job.mask_of(name))
+        job.check_size(name)
     with reporting_tasks(progress, job.computations(), "evaluating"):
         job.run()
     return job.table(resamples=resamples, seed=seed)
@@ -194,6 +209,14 @@ class _Job:
                     "the method out."
                 )
 
+    def check_size(self, scene: str) -> None:
+        """Refuse a scene too small for any of the methods before anything is computed."""
+        if self.mirror:
+            return
+        made = {label: self.made[scene, label] for label in self.runs}
+        protocols = [self._protocol(*both) for both in product(self.properties, self.degradations)]
+        check_sizes(self.scenes[scene], scene, self.runs, made, protocols)
+
     def computations(self) -> int:
         """Number of graphs that will be computed."""
         return sum(len(groups) for groups in self.made.values()) * len(self.properties) * len(self.degradations)
@@ -214,24 +237,22 @@ class _Job:
         axes: Any = (self.scenes, self.runs, self.properties, self.degradations)
         for places in product(*(range(len(axis)) for axis in axes)):
             scene, label, kind, operator = (list(axis)[i] for axis, i in zip(axes, places, strict=True))
-            protocol = Protocol(
-                property=kind,
-                degradation=operator,
-                border=self.border,
-                convention=self.convention,
-                mirror=self.mirror,
-            )
-            yield places, (scene, label, protocol)
+            yield places, (scene, label, self._protocol(kind, operator))
+
+    def _protocol(self, kind: Any, operator: str) -> Protocol:
+        return Protocol(
+            property=kind, degradation=operator, border=self.border, convention=self.convention, mirror=self.mirror
+        )
 
     def _score(
         self, place: tuple[int, ...], scene: str, label: str, protocol: Protocol, group: int, names: list[str]
     ) -> None:
         with PeakMemory() as memory:
             pairs = make_pairs(self.scenes[scene], group, names, self.runs[label], protocol)
+            pairs = in_memory(pairs, IN_MEMORY)
             lazy = score_pairs(pairs, group, protocol, self.mask_of(scene))
-            # One Dataset, one graph: both stages come from the same tiles, which are sharpened once.
             both = xr.concat(lazy, xr.IndexVariable("projection", list(PROJECTION)), combine_attrs="override")
-            both["seconds"] = sum(xr.DataArray(plane.sum()) for plane in pairs.seconds)
+            both["seconds"] = total_seconds(pairs)
             both = both.compute()
         for stage in range(len(PROJECTION)):
             table = both.isel(projection=stage)
@@ -298,7 +319,8 @@ class _Job:
         how = self.convention
         return {
             "convention": how.name, "peak": how.peak, "data_range": how.data_range, "ergas_convention": how.ergas,
-            "small": "mirror" if self.mirror else "refuse", "border": "2 coarse pixels" if self.border is None else self.border, "units": self.units,
+            "small": "mirror" if self.mirror else "refuse",
+            "border": "2 coarse pixels" if self.border is None else self.border, "units": self.units,
             "level": levels[0] if len(levels) == 1 else "mixed", "interval": INTERVAL, "resamples": resamples,
             "seed": seed, "software": f"eosr {__version__}",
             "item_ids": [str(item) for one in self.scenes.values() for item in listed(one.attrs.get("item_ids"))],

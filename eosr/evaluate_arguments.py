@@ -37,8 +37,12 @@ def named_scenes(ds: Any) -> dict[str, xr.Dataset]:
                 f"evaluate needs a Dataset of bands, not a {type(one).__name__}. Open one with eosr.open_stac."
             )
         own_name = isinstance(ds, Mapping) and not isinstance(ds, xr.Dataset)
-        for image in _images(one):
-            scenes[_free_name(str(key) if own_name else "", image, scenes)] = image
+        images = list(_images(one))
+        for image in images:
+            name = str(key) if own_name else ""
+            # Times of a series that was given a name: all of them dated, not all but the first.
+            dated = bool(name) and len(images) > 1
+            scenes[_free_name(_dated(name, image) if dated else name, image, scenes)] = image
     if not scenes:
         raise MetricError("there is no scene to score. Pass a Dataset, or a mapping of name to Dataset.")
     return scenes
@@ -55,13 +59,17 @@ def _images(ds: xr.Dataset) -> Iterator[xr.Dataset]:
 def _free_name(name: str, image: xr.Dataset, taken: Mapping[str, Any]) -> str:
     ids = [str(item) for item in listed(image.attrs.get("item_ids"))]
     name = name or (ids[0] if ids else "scene")
-    if name in taken and "time" in image.coords:
-        name = f"{name} {np.datetime_as_string(image['time'].values, unit='D')}"
+    if name in taken:
+        name = _dated(name, image)
     number = 2
     free = name
     while free in taken:
         free, number = f"{name} ({number})", number + 1
     return free
+
+
+def _dated(name: str, image: xr.Dataset) -> str:
+    return f"{name} {np.datetime_as_string(image['time'].values, unit='D')}" if "time" in image.coords else name
 
 
 def choices(methods: Any, device: str) -> dict[str, Choice]:
@@ -70,7 +78,7 @@ def choices(methods: Any, device: str) -> dict[str, Choice]:
     Raises
     ------
     MethodError
-        If an entry is neither a name, weights, nor a mapping of arguments.
+        If there is no method, an argument is unknown, or a label stands for two things.
     """
     if methods is None:
         methods = ["eosr"]
@@ -79,11 +87,24 @@ def choices(methods: Any, device: str) -> dict[str, Choice]:
     if not isinstance(methods, Mapping):
         if not isinstance(methods, list | tuple) or not all(isinstance(one, str | Path) for one in methods):
             raise MethodError(f"methods={methods!r} names no methods. Use names, e.g. methods=['atprk', 'eosr'].")
-        methods = {_label(one): one for one in methods}
+        methods = _labelled(methods)
+    if not methods:
+        raise MethodError("methods is empty. Use names, e.g. methods=['atprk', 'eosr']; bicubic always stands beside.")
     runs = {BICUBIC: Choice(method=BICUBIC, device=device)}
     for label, how in methods.items():
-        runs[str(label)] = _choice(str(label), how, device)
+        choice = _choice(str(label), how, device)
+        if label == BICUBIC and choice.method != BICUBIC:
+            raise MethodError(f"the label 'bicubic' cannot stand for {how!r}. Choose another label for it.")
+        runs[str(label)] = choice
     return runs
+
+
+def _labelled(methods: list[str | Path] | tuple[str | Path, ...]) -> dict[str, str | Path]:
+    """Label -> method; weights files of one name in several folders are told apart by their paths."""
+    given = list(dict.fromkeys(methods))
+    short = [_label(one) for one in given]
+    return {str(one) if short.count(label) > 1 and str(one) != label and label not in METHODS else label: one
+            for label, one in zip(short, given, strict=True)}  # fmt: skip
 
 
 def _label(method: str | Path) -> str:
@@ -180,6 +201,18 @@ def checked_units(units: Any) -> str:
     if units not in ("DN", "reflectance"):
         raise MetricError(f"units={units!r} is unknown. Use 'DN' or 'reflectance'.")
     return str(units)
+
+
+def check_draws(resamples: Any, seed: Any) -> None:
+    """Refuse numbers of draws and seeds that the bootstrap cannot use.
+
+    Raises
+    ------
+    MetricError
+    """
+    for name, value, usual in (("resamples", resamples, 1000), ("seed", seed, 0)):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
+            raise MetricError(f"{name}={value!r} is no whole number from 0 on. Use e.g. {name}={usual}.")
 
 
 def mirrored(small: Any) -> bool:

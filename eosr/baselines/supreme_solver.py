@@ -45,6 +45,11 @@ class Sight:
     taps: tuple[npt.NDArray[np.float64], ...]
     dtype: Any = np.float32
 
+    @property
+    def sharp(self) -> bool:
+        """Whether ``A`` is the identity."""
+        return self.factor == 1 and all(len(t) == 1 for t in self.taps)
+
     @cached_property
     def gains(self) -> tuple[Floats, Floats]:
         """(bands, H) and (bands, W): what each fine cosine gives to the coarse one it is aliased to."""
@@ -59,7 +64,7 @@ class Sight:
 
     def look(self, fine: Floats) -> Floats:
         """``A``: cosines of the fine grid (bands, H, W) to those of the coarse grid (bands, h, w)."""
-        if self.factor == 1:
+        if self.sharp:
             return fine
         rows = _fold(fine * self.gains[0][:, :, None], self.factor, 1)
         rows *= self.gains[1][:, None, :]
@@ -67,7 +72,7 @@ class Sight:
 
     def spread(self, coarse: Floats) -> Floats:
         """``A^T``: the transpose of `look`."""
-        if self.factor == 1:
+        if self.sharp:
             return coarse
         columns = _unfold(coarse, self.factor, 2)
         columns *= self.gains[1][:, None, :]
@@ -123,7 +128,7 @@ class _Exact:
     def __init__(self, measured: Measured, penalty: float) -> None:
         self._m = measured
         self._values = cosines(measured.values)
-        gram = measured.sight.gram if measured.sight.factor > 1 else np.ones((), measured.values.dtype)
+        gram = np.ones((), measured.values.dtype) if measured.sight.sharp else measured.sight.gram
         self._gram = gram
         self._scale = 1 / (penalty + gram)
         self._w = np.zeros_like(self._values)

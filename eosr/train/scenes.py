@@ -68,7 +68,7 @@ def load_scenes(folder: Path, *, sample: Path | None = None) -> list[Scene]:
     TrainingError
         If a pack is missing or damaged.
     """
-    scenes = [*_sample_scene(sample or sample_folder())]
+    scenes = [*sample_scene(sample or sample_folder())]
     scenes += _bigearthnet(_pack(folder, PACKS[0]))
     for name, level in zip(PACKS[1:], ("L2A", "L1C"), strict=True):
         pack = _pack(folder, name)
@@ -147,7 +147,7 @@ def _bigearthnet(pack: dict[str, Any]) -> Iterator[Scene]:
             yield _scene(name, "L2A", pack["x10"][i], pack["x20"][i], pack["x60"][i], None, out)
 
 
-def _sample_scene(folder: Path) -> Iterator[Scene]:
+def sample_scene(folder: Path) -> Iterator[Scene]:
     """Read the sample scene as three training strips around the kept-out block, and the block itself."""
     import rasterio
     from rasterio.windows import from_bounds

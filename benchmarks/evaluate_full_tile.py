@@ -1,0 +1,60 @@
+"""Evaluation of a whole 10980 x 10980 tile: peak memory of one process, and time, with a progress bar.
+
+    python benchmarks/evaluate_full_tile.py                        # bicubic and detail injection, B05 and B11
+    python benchmarks/evaluate_full_tile.py --size 5490            # a quarter, to see that memory does not grow
+
+The tile is made up and is never whole in memory: it is written as one raster per band first and read through
+`eosr.open_stac`, as a real one would be. Memory is the largest resident set of the process, sampled 100 times a second,
+less what it had when the evaluation began.
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import dask
+from measure import cpu_seconds, machine, report
+from synthetic import write_scene
+
+import eosr
+from eosr.cost import PeakMemory
+
+TARGET_GB = 4.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=10980)
+    parser.add_argument("--chunk", type=int, default=1536)
+    parser.add_argument("--methods", nargs="*", default=["detail_injection"])
+    parser.add_argument("--bands", nargs="*", default=["B05", "B11"])
+    parser.add_argument("--property", default="synthesis")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    facts = machine()
+    with tempfile.TemporaryDirectory() as name, dask.config.set(num_workers=options.threads):
+        item = write_scene(Path(name), options.size, cog=False)
+        ds = eosr.open_stac(str(item), chunks=options.chunk)
+        wall, cpu = time.perf_counter(), cpu_seconds()
+        with PeakMemory() as memory:
+            table = eosr.evaluate(
+                ds, options.methods, bands=options.bands, property=options.property, progress=True
+            )  # fmt: skip
+        wall, cpu = time.perf_counter() - wall, cpu_seconds() - cpu
+    rows = [
+        {"what": "evaluation: growth of the process [GB]", "value": memory.grown / 1e9, "target": f"< {TARGET_GB:g}"},
+        {"what": "evaluation [wall s]", "value": wall, "target": ""},
+        {"what": "evaluation [CPU s]", "value": cpu, "target": ""},
+    ]
+    rmse = table.summary_overall.loc[{"metric": "rmse", "average": "mean", "projection": "after"}].squeeze()
+    rows += [
+        {"what": f"{label}: work [s], RMSE after the projection [DN]", "value": f"{float(s):.1f}, {float(r):.2f}",
+         "target": ""}
+        for label, s, r in zip(table.method.values, table.seconds.values.ravel(), rmse.values, strict=True)
+    ]  # fmt: skip
+    report(f"evaluation of a tile of {options.size} px", rows, **vars(options), **facts)
+
+
+if __name__ == "__main__":
+    main()
