@@ -113,7 +113,8 @@ def check_degradation(name: str | None, *known: str) -> None:
             if 0 <= float(name.removeprefix("sigma=")) < float("inf"):
                 return
         raise EosrError(f"--degradation {name} holds no number from 0 on. Use e.g. --degradation sigma=0.5.")
-    raise EosrError(f"--degradation {name} is unknown. Use one of {', '.join(known)}{nearest(name, known)}.")
+    hint = nearest(name, known) or "."
+    raise EosrError(f"--degradation {name} is unknown. Use one of {', '.join(known)}{hint}")
 
 
 def check_device(options: argparse.Namespace) -> None:

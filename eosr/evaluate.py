@@ -27,7 +27,9 @@ from eosr.evaluate_arguments import (
     named_scenes,
     several,
 )
+from eosr.evaluate_blocks import score_blocks
 from eosr.evaluate_pairs import (
+    Pairs,
     Property,
     Protocol,
     check_scored,
@@ -50,7 +52,7 @@ Methods: TypeAlias = (
 )
 Scenes: TypeAlias = "xr.Dataset | Sequence[xr.Dataset] | Mapping[str, xr.Dataset]"
 
-#: Estimates and reference that hold fewer bytes are computed first and then scored; larger ones are scored as a graph.
+#: Estimates and reference that hold fewer bytes are computed first and then scored; larger ones block by block.
 IN_MEMORY: Final = 300e6
 #: Stages of the answer that are scored.
 PROJECTION: Final = ("before", "after")
@@ -249,11 +251,7 @@ class _Job:
     ) -> None:
         with PeakMemory() as memory:
             pairs = make_pairs(self.scenes[scene], group, names, self.runs[label], protocol)
-            pairs = in_memory(pairs, IN_MEMORY)
-            lazy = score_pairs(pairs, group, protocol, self.mask_of(scene))
-            both = xr.concat(lazy, xr.IndexVariable("projection", list(PROJECTION)), combine_attrs="override")
-            both["seconds"] = total_seconds(pairs)
-            both = both.compute()
+            both = _scored(pairs, group, protocol, self.mask_of(scene))
         for stage in range(len(PROJECTION)):
             table = both.isel(projection=stage)
             check_scored(table, scene, label)
@@ -261,7 +259,9 @@ class _Job:
                 for band in names:
                     self.arrays[name][(*place, stage, self.order.index(band))] = table[name].sel(band=band)
             for name in JOINT:
-                self.arrays[name][(*place, stage, self.gsds.index(group))] = table[name]
+                # One band has no angle: it would be 0, which looks like perfection.
+                score = np.nan if name == "sam" and len(names) == 1 else table[name]
+                self.arrays[name][(*place, stage, self.gsds.index(group))] = score
         self.arrays["seconds"][place] += float(both["seconds"])
         self.arrays["peak_memory"][place] = max(self.arrays["peak_memory"][place], memory.grown)
 
@@ -325,6 +325,17 @@ class _Job:
             "seed": seed, "software": f"eosr {__version__}",
             "item_ids": [str(item) for one in self.scenes.values() for item in listed(one.attrs.get("item_ids"))],
         }  # fmt: skip
+
+
+def _scored(pairs: Pairs, group: int, protocol: Protocol, mask: xr.DataArray | None) -> xr.Dataset:
+    """Scores of both stages, and the seconds of work: in memory where they fit, else block by block."""
+    if pairs.nbytes > IN_MEMORY:
+        return score_blocks(pairs, group, protocol, mask)
+    pairs = in_memory(pairs)
+    stages = score_pairs(pairs, group, protocol, mask)
+    both = xr.concat(stages, xr.IndexVariable("projection", list(PROJECTION)), combine_attrs="override")
+    both["seconds"] = total_seconds(pairs)
+    return both.compute()
 
 
 def _one_scene(pool: Pool, place: int) -> Pool:

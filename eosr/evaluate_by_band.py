@@ -8,6 +8,8 @@ from typing import Any, Final
 import numpy as np
 import xarray as xr
 
+from eosr.errors import MetricError
+
 _COLUMNS: Final = {
     "rmse": ("RMSE [DN]", 2), "sre": ("SRE [dB]", 2), "sam": ("SAM [deg]", 3), "ergas": ("ERGAS", 3),
     "ssim": ("SSIM", 4), "psnr": ("PSNR [dB]", 2), "bpsnr": ("bPSNR [dB]", 2),
@@ -31,7 +33,15 @@ def by_band(table: xr.Dataset, *, projection: dict[str, str] | str = "both") -> 
     str
         A table per property and operator. In the rows over all bands of one pixel size RMSE, SRE and PSNR are pooled
         over pixels and bands, SSIM and bPSNR are means over bands. A line below says in which convention.
+
+    Raises
+    ------
+    MetricError
+        If ``projection`` names something else.
     """
+    for asked in (projection,) if isinstance(projection, str) else projection.values():
+        if asked not in ("both", "before", "after"):
+            raise MetricError(f"projection={asked!r} is unknown. Use 'both', 'before' or 'after'.")
     parts = []
     for kind in table.property.values:
         for operator in table.degradation.values:
@@ -61,7 +71,9 @@ def _lines(table: xr.Dataset, projection: dict[str, str] | str) -> Iterator[str]
 def _rows(table: xr.Dataset, projection: dict[str, str] | str) -> Iterator[tuple[str, dict[str, Any]]]:
     for method in map(str, table.method.values):
         shown = projection if isinstance(projection, str) else projection.get(method, "both")
-        for stage in ("before", "after") if shown == "both" else (shown,):
+        for stage in map(str, table.projection.values):
+            if shown not in ("both", stage):
+                continue
             alone = shown != "both"
             label = method if alone or stage == "before" else f"{method} + projection"
             yield label, {"method": method, "projection": stage}
@@ -84,5 +96,6 @@ def _about(table: xr.Dataset, kind: str, operator: str) -> str:
     return (
         f"{kind.capitalize()}, degradation `{operator}`, border {said['border']}, "
         f"{count} scene{'s' if count > 1 else ''}; convention {said['convention']}: peak {peak}, data range "
-        f"{said['data_range']:g} DN, SRE as in DSen2, ERGAS {said['ergas_convention']}.\n"
+        f"{said['data_range']:g} DN, SRE as in DSen2, ERGAS {said['ergas_convention']}. Rows over all bands: RMSE, SRE and "
+        "PSNR of all pixels and bands together, SSIM and bPSNR means over bands.\n"
     )

@@ -57,6 +57,11 @@ class Pairs:
     factor: int
     seconds: Sequence[Any]
 
+    @property
+    def nbytes(self) -> int:
+        """What they hold once computed [bytes]."""
+        return sum(part.nbytes for part in (self.before, self.after, self.reference))
+
 
 def scored_bands(ds: xr.Dataset, bands: Sequence[str] | None) -> dict[int, list[str]]:
     """Bands to score by the group of their pixel size.
@@ -176,11 +181,9 @@ def _renamed(sharp: xr.Dataset, group: int) -> xr.Dataset:
     return bare.rename(y10=f"y{group}", x10=f"x{group}")
 
 
-def in_memory(pairs: Pairs, limit: float) -> Pairs:
-    """Compute pairs that hold no more than ``limit`` bytes, all at once: scoring arrays needs no graph of its own."""
+def in_memory(pairs: Pairs) -> Pairs:
+    """Compute pairs all at once: scoring arrays needs no graph of its own."""
     parts = {"before": pairs.before, "after": pairs.after, "reference": pairs.reference}
-    if sum(part.nbytes for part in parts.values()) > limit:
-        return pairs
     # One Dataset, one graph: both stages come from the same tiles, which are sharpened once.
     whole = xr.merge(
         [part.rename({name: f"{key} {name}" for name in part.data_vars}) for key, part in parts.items()],
@@ -212,20 +215,9 @@ def score_pairs(
     MetricError
         If the mask is not one of the 10 m grid.
     """
-    reference, factor = pairs.reference, pairs.factor
-    gsd = gsd_of(reference, group)
-    synthesis = protocol.property == "synthesis"
-    sizes = (gsd, gsd * factor) if synthesis else (gsd / factor, gsd)
-    rim = (BORDER * (factor if synthesis else 1)) if protocol.border is None else protocol.border
-    inner = {}
-    for dim in (f"y{group}", f"x{group}"):
-        if reference.sizes[dim] <= 2 * rim:
-            raise GridError(
-                f"nothing is left of {reference.sizes[dim]} pixels along {dim!r} once {rim} are cut on both sides. Use "
-                "a larger scene or a smaller border, e.g. border=0."
-            )
-        inner[dim] = slice(rim, reference.sizes[dim] - rim)
-    counts = None if mask is None else _coarse_mask(mask, reference, group).isel(inner)
+    inner, sizes = inner_of(pairs, group, protocol), sizes_of(pairs, group, protocol)
+    reference = pairs.reference
+    counts = None if mask is None else coarse_mask(mask, reference, group).isel(inner)
     how = protocol.convention
     before, after = (
         score_table(
@@ -237,7 +229,43 @@ def score_pairs(
     return before, after
 
 
-def _coarse_mask(mask: xr.DataArray, reference: xr.Dataset, group: int) -> xr.DataArray:
+def sizes_of(pairs: Pairs, group: int, protocol: Protocol) -> tuple[float, float]:
+    """Pixel size after and before sharpening [m]."""
+    gsd = gsd_of(pairs.reference, group)
+    return (gsd, gsd * pairs.factor) if protocol.property == "synthesis" else (gsd / pairs.factor, gsd)
+
+
+def inner_of(pairs: Pairs, group: int, protocol: Protocol) -> dict[str, slice]:
+    """Rows and columns that are compared.
+
+    Raises
+    ------
+    GridError
+        If the border leaves nothing.
+    """
+    rim = protocol.border
+    if rim is None:
+        rim = BORDER * (pairs.factor if protocol.property == "synthesis" else 1)
+    inner = {}
+    for dim in (f"y{group}", f"x{group}"):
+        size = pairs.reference.sizes[dim]
+        if size <= 2 * rim:
+            raise GridError(
+                f"nothing is left of {size} pixels along {dim!r} once {rim} are cut on both sides. Use "
+                "a larger scene or a smaller border, e.g. border=0."
+            )
+        inner[dim] = slice(rim, size - rim)
+    return inner
+
+
+def coarse_mask(mask: xr.DataArray, reference: xr.Dataset, group: int) -> xr.DataArray:
+    """Mask of the bands' own pixels: those of which every 10 m pixel is to be used.
+
+    Raises
+    ------
+    MetricError
+        If the mask is not one of the 10 m grid.
+    """
     step, dims = STEPS[group], (f"y{group}", f"x{group}")
     if mask.dtype != bool or not {"y10", "x10"} <= set(mask.dims):
         raise MetricError(

@@ -1,10 +1,10 @@
 """Scores of many scenes -> averages and their uncertainty: the two averages that published tables mix up.
 
 ``mean``: the mean over scenes (and, over all bands of a pixel size, over bands) of the scores. ``pooled``: the score of
-all pixels of all scenes (and bands) put together, computed from their moments. They differ: a mean of RMSE is below the
-pooled RMSE, and a mean of decibels is no decibel of a mean. Pooled SSIM and SAM are means over scenes weighed by
-pixels: those of each band for SSIM, of the band with the fewest for SAM, which is exact where the gaps of the bands
-coincide.
+all pixels of all scenes (and bands) put together, computed from their moments. They differ: a mean of the RMSE of
+scenes of one size is below the pooled RMSE, and a mean of decibels is no decibel of a mean. Pooled SSIM and SAM are
+means over scenes weighed by pixels: those of each band for SSIM, of the band with the fewest for SAM, which is exact
+where the gaps of the bands coincide.
 
 References
 ----------
@@ -55,7 +55,10 @@ INTERVAL: Final = 0.95
 
 
 class Pool:
-    """Scores and moments as arrays (scene, ..., band), ready to be averaged with any weights of the scenes."""
+    """Scores and moments as arrays (scene, ..., band), ready to be averaged with any weights of the scenes.
+
+    Weights are (scene,), or (draw, scene) for as many answers at once, which then have ``draw`` as their first axis.
+    """
 
     def __init__(
         self, scores: Mapping[str, Floats], groups: Mapping[int, Sequence[int]], convention: Convention
@@ -66,8 +69,8 @@ class Pool:
 
     def mean(self, weights: Floats) -> Floats:
         """Weighted mean over scenes of every per-band score: (..., band, metric)."""
-        return np.stack([_mean(self.scores[name], weights) if name in PER_BAND else
-                         np.full(self.count.shape[1:], np.nan) for name in METRICS], axis=-1)  # fmt: skip
+        empty = np.full(self.count.shape, np.nan)
+        return np.stack([_mean(self.scores[name] if name in PER_BAND else empty, weights) for name in METRICS], axis=-1)
 
     def pooled(self, weights: Floats) -> Floats:
         """Scores of all pixels of the scenes together: (..., band, metric)."""
@@ -77,13 +80,11 @@ class Pool:
         """Mean over bands of each scene's scores, then over scenes: (..., group, metric)."""
         groups = []
         for place, bands in enumerate(self.groups.values()):
-            columns = []
-            for name in METRICS:
-                if name in JOINT:
-                    columns.append(_mean(self.scores[name][..., place], weights))
-                else:
-                    columns.append(_mean(_quiet_mean(self.scores[name][..., list(bands)]), weights))
-            groups.append(np.stack(columns, axis=-1))
+            of_scenes = (
+                self.scores[name][..., place] if name in JOINT else _quiet_mean(self.scores[name][..., list(bands)])
+                for name in METRICS
+            )
+            groups.append(np.stack([_mean(values, weights) for values in of_scenes], axis=-1))
         return np.stack(groups, axis=-2)
 
     def pooled_over_bands(self, weights: Floats) -> Floats:
@@ -91,12 +92,12 @@ class Pool:
         groups = []
         for place, bands in enumerate(self.groups.values()):
             per_band = self._moments(weights, list(bands))
-            counts = {"pixels": per_band["pixels"].sum(-1), "area": per_band["area"].sum(-1)}
-            joint = {**counts, "highest": per_band["highest"].max(-1)}
-            for name in ("mse", *_WEIGHED):
-                joint[name] = _weighed(np.moveaxis(per_band[name], -1, 0), np.moveaxis(per_band["pixels"], -1, 0))
+            joint = {"pixels": per_band["pixels"].sum(-1), "area": per_band["area"].sum(-1)}
+            joint["highest"] = per_band["highest"].max(-1)
+            for name in _WEIGHED:
+                joint[name] = _divided(per_band[f"{name} total"].sum(-1), per_band[f"{name} count"].sum(-1))
             relative = _divided(per_band["mse"], per_band["signal"] ** 2)
-            joint["sam"] = _weighed(self.scores["sam"][..., place], _scaled(self._fewest(list(bands)), weights))
+            joint["sam"] = _divided(*_totals(self.scores["sam"][..., place], self._fewest(list(bands)), weights))
             joint["ergas"] = self._ergas_factor(place) * np.sqrt(_quiet_mean(relative))
             groups.append(self._stacked(joint, per_band=False))
         return np.stack(groups, axis=-2)
@@ -115,14 +116,13 @@ class Pool:
     def _moments(self, weights: Floats, bands: Any) -> dict[str, Floats]:
         """Moments of the pixels of all scenes together, (..., band)."""
         count = self.count[..., bands]
-        taken = _scaled(count, weights)
-        chosen = np.asarray(weights) > 0
-        highest = np.where(count > 0, self.scores["highest"][..., bands], -np.inf)[chosen].max(0)
-        area = np.nan_to_num(_divided(taken, self.scores["coverage"][..., bands])).sum(0)
-        pooled = {"pixels": taken.sum(0), "area": area, "highest": highest}
-        squares = self.scores["rmse"][..., bands] ** 2
-        for name, values in {"mse": squares, **{n: self.scores[n][..., bands] for n in _WEIGHED}}.items():
-            pooled[name] = _weighed(values, taken)
+        area = np.nan_to_num(_divided(count, self.scores["coverage"][..., bands]))
+        pooled = {"pixels": _sum(count, weights), "area": _sum(area, weights)}
+        pooled["highest"] = _highest(np.where(count > 0, self.scores["highest"][..., bands], -np.inf), weights)
+        for name in _WEIGHED:
+            values = self.scores["rmse"][..., bands] ** 2 if name == "mse" else self.scores[name][..., bands]
+            total, known = _totals(values, count, weights)
+            pooled |= {f"{name} total": total, f"{name} count": known, name: _divided(total, known)}
         return pooled
 
     def _stacked(self, moments: dict[str, Floats], *, per_band: bool) -> Floats:
@@ -145,8 +145,10 @@ class Pool:
         return np.stack([np.where(there, scores[name], np.nan) for name in METRICS], axis=-1)
 
 
-#: What is pooled as a mean over pixels, beside the mean square error.
-_WEIGHED: Final = ("bias", "signal", "energy", "ssim")
+#: What is pooled as a mean over pixels.
+_WEIGHED: Final = ("mse", "bias", "signal", "energy", "ssim")
+#: Draws of the bootstrap that are averaged at once; more would only take more memory.
+_AT_ONCE: Final = 100
 
 
 def averaged(pool: Pool, weights: Floats) -> tuple[Floats, Floats]:
@@ -165,13 +167,14 @@ def bootstrap(pool: Pool, scenes: int, *, resamples: int, seed: int) -> list[tup
     if scenes < 2 or resamples < 1:
         return [(np.full_like(part, np.nan), np.full_like(part, np.nan)) for part in (bands, groups)]
     rng = np.random.default_rng(seed)
-    draws = [averaged(pool, np.bincount(rng.integers(0, scenes, scenes), minlength=scenes).astype(float))
-             for _ in range(resamples)]  # fmt: skip
+    drawn = rng.integers(0, scenes, (resamples, scenes))
+    weights = (drawn[..., None] == np.arange(scenes)).sum(1).astype(float)
+    draws = [averaged(pool, weights[first : first + _AT_ONCE]) for first in range(0, resamples, _AT_ONCE)]
     several = (pool.count > 0).sum(0) > 1
     of_groups = np.stack([((pool.count[..., list(one)] > 0).any(-1)).sum(0) > 1 for one in pool.groups.values()], -1)
     result = []
     for part, known in enumerate((several, of_groups)):
-        low, high = _interval(np.stack([draw[part] for draw in draws]))
+        low, high = _interval(np.concatenate([draw[part] for draw in draws]))
         there = known[..., None, None]
         result.append((np.where(there, low, np.nan), np.where(there, high, np.nan)))
     return result
@@ -192,21 +195,34 @@ def _interval(draws: Floats) -> tuple[Floats, Floats]:
 
 def _mean(values: Floats, weights: Floats) -> Floats:
     """Weighted mean over the first axis of what is not NaN; infinities count (a perfect score stays perfect)."""
-    return _weighed(values, _scaled(np.ones_like(values), weights))
-
-
-def _scaled(values: Floats, weights: Floats) -> Floats:
-    """Values (scene, ...) times the weights of the scenes."""
-    scaled: Floats = values * np.asarray(weights).reshape(-1, *(1,) * (values.ndim - 1))
-    return scaled
-
-
-def _weighed(values: Floats, weights: Floats) -> Floats:
-    """Mean over the first axis of what is not NaN, by weights of the same shape."""
-    factor = np.where(np.isnan(values), 0.0, weights)
+    ones = np.ones_like(values)
+    mean = _divided(*_totals(np.where(np.isinf(values), 0.0, values), ones, weights))
     with np.errstate(invalid="ignore"):  # inf and -inf together
-        total = (np.where(factor > 0, values, 0.0) * factor).sum(0)
-    return _divided(total, factor.sum(0))
+        for end in (np.inf, -np.inf):
+            if (values == end).any():
+                mean = np.where(_sum((values == end).astype(float), weights) > 0, mean + end, mean)
+    return mean
+
+
+def _totals(values: Floats, counts: Floats, weights: Floats) -> tuple[Floats, Floats]:
+    """Sum over scenes of finite values times their counts, and the sum of counts, both where a value is not NaN."""
+    known = np.where(np.isnan(values), 0.0, counts)
+    return _sum(np.nan_to_num(values) * known, weights), _sum(known, weights)
+
+
+def _sum(values: Floats, weights: Floats) -> Floats:
+    """Weighted sum over the first axis."""
+    total: Floats = np.tensordot(weights, values, axes=(-1, 0))
+    return total
+
+
+def _highest(values: Floats, weights: Floats) -> Floats:
+    """Largest over the first axis of what has a weight."""
+    highest = np.full((*weights.shape[:-1], *values.shape[1:]), -np.inf)
+    for place, scene in enumerate(values):
+        taken = weights[..., place].reshape(*weights.shape[:-1], *(1,) * scene.ndim) > 0
+        highest = np.maximum(highest, np.where(taken, scene, -np.inf))
+    return highest
 
 
 def _quiet_mean(values: Floats) -> Floats:

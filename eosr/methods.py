@@ -214,9 +214,10 @@ def method_facts(name: str) -> list[dict[str, Any]]:
     """
     name = ALIASES.get(name, name)
     if name not in CLASSICAL:
+        where = f" {_WHERE[name]}." if name in _WHERE else ""
         raise MethodError(
             f"{name!r} is no method without weights; what a generator is stands in its weights: name their file, or "
-            f"one of {', '.join(map(repr, CLASSICAL))}."
+            f"one of {', '.join(map(repr, CLASSICAL))}.{where}"
         )
     options = {one.name: one.default for one in fields(CLASSICAL[name]) if one.name not in _OURS}
     return [
@@ -338,7 +339,10 @@ def _check_inputs(method: Method, wanted: Sequence[str], available: Sequence[str
 def _check_wanted(
     bands: Sequence[str] | None, candidates: Sequence[Method], chosen: Sequence[Method], available: Sequence[str]
 ) -> None:
-    deliverable = {band for method in candidates for band in method.delivers}
+    classical = any(method.baseline is not None for method in candidates)
+    # A classical method was cut to the bands asked for, but could make any of its groups.
+    deliverable = {*BANDS_20M, *BANDS_60M} if classical else {b for method in candidates for b in method.delivers}
+    names = ", ".join(dict.fromkeys(method.name for method in candidates))
     if bands is not None:
         check_bands(bands)
         native = {band for band in available if band not in BANDS_20M + BANDS_60M and band != "B10"}
@@ -351,11 +355,12 @@ def _check_wanted(
         stray = [band for band in bands if band not in deliverable and band not in native]
         if stray:
             raise BandError(
-                f"{', '.join(stray)} cannot be sharpened by {', '.join(m.name for m in candidates)}. "
-                f"They deliver {', '.join(sorted(deliverable))}: name some of these with bands=..., or add weights."
+                f"{', '.join(stray)} cannot be sharpened by {names}. {'It delivers' if classical else 'They deliver'} "
+                f"{', '.join(sorted(deliverable))}: name some of these with bands=..."
+                + ("" if classical else ", or add weights.")
             )
     elif not chosen:
         raise BandError(
-            f"the Dataset holds {', '.join(available) or 'no bands'}: nothing that "
-            f"{', '.join(m.name for m in candidates)} could sharpen. Open the 20 m or 60 m bands too."
+            f"the Dataset holds {', '.join(available) or 'no bands'}: nothing that {names} could sharpen. "
+            "Open the 20 m or 60 m bands too."
         )

@@ -98,9 +98,17 @@ def check_size(ds: xr.Dataset, tasks: Sequence[TileTask]) -> None:
         raise ReachError(
             f"{sizes['y10']} x {sizes['x10']} pixels of 10 m are fewer than the reach of {widest.method.name}, "
             f"{least} pixels around each. Open a window of at least {least} x {least} pixels of 10 m"
-            + (", or leave the 60 m bands out with bands=..." if widest.method.factor == STEP else "."),
+            + _without_60m(widest.method),
             least,
         )
+
+
+def _without_60m(method: Method) -> str:
+    if method.factor != STEP:
+        return "."
+    if method.delivers != method.targets:  # one problem for both grids
+        return ", or leave the 60 m bands out of the Dataset, ds.drop_vars(['B01', 'B09'])."
+    return ", or leave the 60 m bands out with bands=..."
 
 
 def sharpen_group(
@@ -130,15 +138,18 @@ def _stack(ds: xr.Dataset, names: Sequence[str], has_time: bool) -> da.Array:
     return da.stack(arrays, axis=1).rechunk({0: 1, 1: -1})
 
 
-def _tile_chunks(coarse: da.Array, factor: int, depth: int) -> list[tuple[int, ...]]:
+def _tile_chunks(coarse: da.Array, factor: int, halo: int) -> list[tuple[int, ...]]:
     """Chunks of the tiles in coarse pixels along y and x: those of the input, merged where a halo would not fit."""
-    step = max(1, STEP // factor)
-    least = -(-MIN_HALOS * depth // STEP) * STEP // factor
-    chunks = []
-    for sizes in coarse.chunks[2:]:
-        total = sum(sizes)
-        chunks.append(merge_chunks(sizes, step, min(least, total)))
-    return chunks
+    return _merged(coarse.chunks[2:], factor, halo, MIN_HALOS * halo)
+
+
+def _merged(chunks: Sequence[tuple[int, ...]], factor: int, halo: int, minimum: int) -> list[tuple[int, ...]]:
+    """Chunks in coarse pixels, at least ``minimum`` fine pixels wide; one tile if the scene is narrower than a halo."""
+    totals = [sum(sizes) for sizes in chunks]
+    if min(totals) * factor < halo:
+        return [(total,) for total in totals]
+    step, least = max(1, STEP // factor), _up(minimum) // factor
+    return [merge_chunks(sizes, step, min(least, total)) for sizes, total in zip(chunks, totals, strict=True)]
 
 
 def _map(task: TileTask, stacks: Sequence[da.Array], tile_chunks: Sequence[tuple[int, ...]]) -> da.Array:
@@ -195,7 +206,8 @@ def _found(task: TileTask, arrays: Sequence[da.Array], tile_chunks: Sequence[tup
     """Parameters of all passes, as one lazy tuple; None for a method without."""
     found: list[Any] = []
     for index, rim in enumerate(task.method.passes):
-        chunks = _count_chunks(tile_chunks, task.method.factor, _up(rim) + task.margin)
+        halo = _up(rim) + task.margin
+        chunks = _merged(tile_chunks, task.method.factor, halo, halo)
         starts = tuple(tuple(np.cumsum([0, *sizes[:-1]]).tolist()) for sizes in chunks)
         count = CountTask(task=task, index=index, depth=_up(rim), starts=(starts[0], starts[1]))
         ones = tuple((1,) * len(sizes) for sizes in chunks)
@@ -209,17 +221,6 @@ def _found(task: TileTask, arrays: Sequence[da.Array], tile_chunks: Sequence[tup
         total = delayed(add_sums)(parts[:1])
         found.append(delayed(solve_pass)(task.method, index, total))
     return _as_tuple(found) if found else None
-
-
-def _count_chunks(tile_chunks: Sequence[tuple[int, ...]], factor: int, halo: int) -> list[tuple[int, ...]]:
-    """Chunks of one pass in coarse pixels: those of the tiles, merged until each is as wide as the halo."""
-    totals = [sum(sizes) for sizes in tile_chunks]
-    if min(totals) * factor < halo:
-        return [(total,) for total in totals]
-    step, least = max(1, STEP // factor), -(-halo // STEP) * STEP // factor
-    return [
-        merge_chunks(sizes, step, min(least, total)) for sizes, total in zip(tile_chunks, totals, strict=True)
-    ]  # fmt: skip
 
 
 def _as_tuple(found: list[Any]) -> Any:

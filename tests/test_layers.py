@@ -30,7 +30,7 @@ ROOM_OF = {
     "stac_search": "stac", "stac_engines": "stac", "stac_odc": "stac",
     "product": "write", "write_blocks": "write", "write_cog": "write", "write_delivery": "write",
     "write_layout": "write", "write_zarr": "write",
-    "evaluate_arguments": "evaluate", "evaluate_by_band": "evaluate", "evaluate_formats": "evaluate",
+    "evaluate_arguments": "evaluate", "evaluate_blocks": "evaluate", "evaluate_by_band": "evaluate", "evaluate_formats": "evaluate",
     "evaluate_pairs": "evaluate", "evaluate_sheets": "evaluate", "evaluate_study": "evaluate",
     "evaluate_summary": "evaluate",
     "study_flags": "study_figures", "cli_evaluate": "cli", "cli_options": "cli",

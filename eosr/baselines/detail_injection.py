@@ -21,17 +21,45 @@ from eosr.bands import BANDS_20M, BANDS_60M
 from eosr.baselines.bicubic import SUPPORT, bicubic_tile
 from eosr.baselines.passes import Floats, Sums, Tile
 from eosr.degrade import degrade_tile, kernel_taps, radius_of
+from eosr.errors import MethodError
 
 #: Ridge of the normal equations, as a share of their mean diagonal: it only decides between guides that are equal.
 RIDGE = 1e-9
+#: And where no guide has details [DN^2]: digital numbers are whole, so less than this in all pixels is rounding.
+NOTHING = 1e-6
+#: Fine pixels that a blur may reach, by factor. The widest MTF blur (B11 of Sentinel-2B, B09) reaches 5 and 13.
+WIDEST = {2: 5, 6: 18}
 
 
 @dataclass(frozen=True, kw_only=True)
 class DetailInjection:
-    """Interpolated band plus weighted details of the four 10 m bands."""
+    """Interpolated band plus weighted details of the four 10 m bands.
+
+    Parameters
+    ----------
+    factor : int
+        2 for the 20 m bands, 6 for the 60 m bands.
+    targets : tuple of str
+        Bands delivered. Default: all of the factor's group.
+
+    Raises
+    ------
+    MethodError
+        If the factor is another, or (from the pass) a blur reaches further than the halo of the pass.
+
+    Notes
+    -----
+    The answer does not depend on the tiling, to rounding. Where no 10 m band has details, it is the interpolation.
+    """
 
     factor: int
     targets: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.factor not in WIDEST:
+            raise MethodError(
+                f"detail_injection cannot sharpen by a factor of {self.factor}. Use 2 (20 m) or 6 (60 m bands)."
+            )
 
     @property
     def delivers(self) -> tuple[str, ...]:
@@ -41,18 +69,19 @@ class DetailInjection:
     @property
     def reach(self) -> int:
         """Fine pixels on each side that can change one pixel of the answer."""
-        # Interpolation of degraded guides; the widest blur (MTF of B11, 1.14 / 3.4 fine pixels) reaches 4 sigma.
-        return self.factor * (SUPPORT + 4)
+        # Interpolation of degraded guides: the far side of the second coarse pixel, and the blur beyond it.
+        return SUPPORT * self.factor + (self.factor - 1) // 2 + WIDEST[self.factor]
 
     @property
     def passes(self) -> tuple[int, ...]:
         """One pass: the normal equations, at the next coarser scale."""
-        return (self.factor**2 * (SUPPORT + 4),)
+        return (self.factor * self.reach + WIDEST[self.factor],)
 
     def count(self, index: int, tile: Tile, found: tuple[Any, ...]) -> Sums:
         """Sum the normal equations, per target, over the tile's own pixels."""
         grams, products = [], []
         for band, sigma in zip(tile.coarse, tile.sigma, strict=True):
+            self._check_blur(sigma)
             guides = _degraded(tile.fine, self.factor, sigma)
             details = np.stack([_lost(guide, self.factor, sigma, tile.origin)[tile.own] for guide in guides])
             lost = _lost(band, self.factor, sigma, tile.origin)[tile.own]
@@ -63,7 +92,7 @@ class DetailInjection:
     def solve(self, index: int, total: Sums) -> Any:
         """Weights (targets, guides)."""
         gram = total["gram"]
-        ridge = RIDGE * np.trace(gram, axis1=1, axis2=2) / gram.shape[1] + np.finfo(float).tiny
+        ridge = RIDGE * np.trace(gram, axis1=1, axis2=2) / gram.shape[1] + NOTHING
         eye = np.eye(gram.shape[1])
         return np.linalg.solve(gram + ridge[:, None, None] * eye, total["product"][:, :, None])[:, :, 0]
 
@@ -74,6 +103,15 @@ class DetailInjection:
             details = np.stack([_lost(guide, self.factor, sigma) for guide in tile.fine])
             sharp.append(bicubic_tile(band, self.factor) + np.tensordot(weights, details, 1))
         return np.stack(sharp).astype(np.float32)
+
+    def _check_blur(self, sigma: float) -> None:
+        widest = WIDEST[self.factor]
+        if radius_of(kernel_taps(self.factor, sigma), self.factor) > widest:
+            raise MethodError(
+                f"a blur of sigma={sigma:g} fine pixels reaches further than the {widest} that detail_injection looks "
+                f"around a pixel at factor {self.factor}. Use a sigma of at most {(widest + 0.49) / 4:.2f}, or "
+                "method='bicubic'."
+            )
 
 
 def _degraded(bands: Floats, factor: int, sigma: float) -> Floats:

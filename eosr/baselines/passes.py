@@ -29,7 +29,7 @@ class Tile:
     coarse: Floats
     #: Blur between the answer and the measurement, per delivered band [fine pixels].
     sigma: tuple[float, ...]
-    #: (h, w) pixels of ``coarse`` that this tile counts: measured, in no halo, in no other tile.
+    #: (h, w) pixels of ``coarse`` that this tile counts: measured in every band, in no halo, in no other tile.
     own: npt.NDArray[np.bool_]
     #: (h, w) pixels of ``coarse`` that are measured: False in gaps, and in a halo that mirrors the scene at its edge.
     scene: npt.NDArray[np.bool_]

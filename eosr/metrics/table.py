@@ -109,9 +109,9 @@ def score_table(
     chosen = _chosen(conventions)
     names = _common_bands(estimate, reference, bands)
     reflectance = _in_reflectance(estimate, reference)
-    offset = 0 if reflectance else _offset(estimate, reference)
-    fine = _stack(estimate, names, offset, "estimate")
-    truth = _stack(reference, names, offset, "reference")
+    offset = 0 if reflectance else offset_of(estimate, reference)
+    fine = stack_bands(estimate, names, offset, "estimate")
+    truth = stack_bands(reference, names, offset, "reference")
     over = spatial_dims(fine.dims) if dim is None else ((dim,) if isinstance(dim, str) else tuple(dim))
     score = _Scorer(fine, truth, dim=over, mask=mask, weights=weights)
     wald = partial(ergas, fine_gsd=fine_gsd, coarse_gsd=coarse_gsd, convention=ergas_convention)
@@ -242,7 +242,7 @@ def _in_reflectance(estimate: xr.Dataset, reference: xr.Dataset) -> bool:
     return bool(mine == "reflectance")
 
 
-def _offset(estimate: xr.Dataset, reference: xr.Dataset) -> int | list[int]:
+def offset_of(estimate: xr.Dataset, reference: xr.Dataset) -> int | list[int]:
     """Find the offset to add [DN]; a list has one per time."""
     mine, theirs = (ds.attrs.get("radiometric_offset", 0) for ds in (estimate, reference))
     if not np.array_equal(mine, theirs):
@@ -261,7 +261,7 @@ def _offset(estimate: xr.Dataset, reference: xr.Dataset) -> int | list[int]:
     return [int(one) for one in mine]
 
 
-def _stack(dataset: xr.Dataset, names: list[str], offset: int | list[int], what: str) -> xr.DataArray:
+def stack_bands(dataset: xr.Dataset, names: list[str], offset: int | list[int], what: str) -> xr.DataArray:
     """Bands as one float array along ``band``, nodata NaN, zero at reflectance 0."""
     shapes = {name: dict(dataset[name].sizes) for name in names}
     if any(shape != shapes[names[0]] for shape in shapes.values()):

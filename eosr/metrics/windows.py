@@ -107,7 +107,7 @@ def ssim_of_windows(
     """Compute `ssim_map` of two float arrays that are already checked."""
     if isinstance(data_range, str) or not data_range > 0:
         raise MetricError(f"data_range={data_range!r} is not a positive number. Use e.g. data_range=10000 for DN.")
-    return _slide(partial(_ssim, data_range=float(data_range)), estimate, reference, dims, SSIM_WINDOW)
+    return _slide(partial(ssim_of_arrays, data_range=float(data_range)), estimate, reference, dims, SSIM_WINDOW)
 
 
 def uiq_of_windows(
@@ -173,7 +173,8 @@ def _filter(image: np.ndarray, taps: np.ndarray) -> np.ndarray:
     return image
 
 
-def _ssim(estimate: np.ndarray, reference: np.ndarray, data_range: float) -> np.ndarray:
+def ssim_of_arrays(estimate: np.ndarray, reference: np.ndarray, data_range: float) -> np.ndarray:
+    """Compute `ssim_map` of the last two axes of float arrays; NaN where the window leaves them or holds NaN."""
     offsets = np.arange(SSIM_WINDOW) - SSIM_WINDOW // 2
     taps = np.exp(-0.5 * (offsets / SSIM_SIGMA) ** 2)
     taps /= taps.sum()

@@ -1,0 +1,59 @@
+"""Scores counted block by block, for tiles of any size: the same numbers as scores of whole arrays."""
+
+import importlib
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from eosr.errors import GridError, MetricError
+from eosr.evaluate import evaluate
+from eosr.testing import chunked, synthetic_scene
+
+EVALUATE = importlib.import_module("eosr.evaluate")
+BLOCKS = importlib.import_module("eosr.evaluate_blocks")
+GAPS = {"B05": [(slice(20, 31), slice(40, 44))], "B11": [(slice(0, 3), slice(70, 90))], "B02": [(slice(8, 9), slice(9, 12))]}
+
+
+@pytest.fixture
+def scene():
+    return synthetic_scene(36, 40, gaps=GAPS, level="L2A", radiometric_offset=-1000)
+
+
+def both_ways(monkeypatch, scene, **how):
+    """The table of whole arrays, and that of blocks of 32 pixels and more."""
+    whole = evaluate(scene, "detail_injection", bands=["B05", "B11"], **how)
+    monkeypatch.setattr(EVALUATE, "IN_MEMORY", 0)
+    monkeypatch.setattr(BLOCKS, "_LEAST", 32)
+    blocks = evaluate(chunked(scene, 60), "detail_injection", bands=["B05", "B11"], **how)
+    return whole, blocks
+
+
+@pytest.mark.parametrize("kind", ["synthesis", "consistency"])
+@pytest.mark.parametrize("convention", ["eosr", "zhang2020"])
+def test_blocks_give_the_scores_of_whole_arrays(monkeypatch, scene, kind, convention):
+    mask = xr.ones_like(scene["B02"], dtype=bool)
+    mask[100:130, 50:57] = False
+    whole, blocks = both_ways(monkeypatch, scene, property=kind, convention=convention, mask=mask)
+    for name in ("score", "score_overall", "summary", "summary_overall"):
+        # Chunks change a pixel by float32 rounding only; after the projection consistency is that rounding itself.
+        stage = {"projection": ["before"]} if kind == "consistency" else {}
+        xr.testing.assert_allclose(blocks[name].loc[stage], whole[name].loc[stage], rtol=2e-5, atol=2e-5)
+    assert float(blocks.seconds.sum()) > 0
+
+
+def test_every_pixel_is_counted_once(monkeypatch, scene):
+    whole, blocks = both_ways(monkeypatch, scene, border=0)
+    counted = {"metric": "coverage", "projection": "before", "method": "bicubic"}
+    np.testing.assert_array_equal(blocks.score.loc[counted], whole.score.loc[counted])
+
+
+def test_blocks_refuse_what_whole_arrays_refuse(monkeypatch, scene):
+    monkeypatch.setattr(EVALUATE, "IN_MEMORY", 0)
+    with pytest.raises(GridError, match=r"nothing is left of 108 pixels along 'y20' once 60 are cut"):
+        evaluate(scene, "bicubic", bands=["B05"], border=60)
+    moved = (scene["B02"] > 0).assign_coords(x10=scene.x10 + 10)
+    with pytest.raises(MetricError, match=r"the 'x20' coordinates of mask and estimate differ, by up to 10"):
+        evaluate(scene, "bicubic", bands=["B05"], mask=moved)
+    with pytest.raises(MetricError, match="no pixel is left to score bicubic in band B05"):
+        evaluate(scene, "bicubic", bands=["B05"], mask=xr.zeros_like(scene["B02"], dtype=bool))
