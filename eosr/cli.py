@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from eosr import __version__
-from eosr.cli_evaluate import add_options, judged
+from eosr.cli_evaluate import add_options, judged, options_of
 from eosr.cli_options import (
     DEGRADATIONS,
     METHODS,
@@ -104,6 +104,9 @@ def _sharpening_options(command: Parser, degradation: str) -> None:
         help="default: the weights; without weights bicubic, detail_injection, atprk, supreme or superres_like; dsen2, "
         "s2x and s6x need --weights",
     )  # fmt: skip
+    group.add_argument(
+        "--option", action="append", default=[], metavar="KEY=VALUE", help="of a method, e.g. psf=published for atprk"
+    )
     group.add_argument("--no-consistency", action="store_true", help="do not project the answer onto the measurement")
     group.add_argument("--degradation", metavar="NAME", help=degradation)
     group.add_argument(
@@ -149,7 +152,7 @@ def _superresolve(options: argparse.Namespace) -> None:
     ds = open_source(options)
     check_device(options)
     sharp = superresolve(
-        ds, weights=options.weights, method=options.method, bands=options.bands,
+        ds, weights=options.weights, method=options.method, options=options_of(options.option), bands=options.bands,
         consistency=False if options.no_consistency else None, degradation=options.degradation or "auto",
         device=options.device, dtype=options.dtype,
     )  # fmt: skip

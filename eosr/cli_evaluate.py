@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -153,6 +154,7 @@ def _methods(options: argparse.Namespace) -> dict[str, Any]:
     asked = [name for group in options.method or ([] if options.weights else [["eosr"]]) for name in group]
     rows: dict[str, Any] = {}
     for name in asked:
+        name = {"superres": "superres_like"}.get(name, name)  # there is only the reconstruction
         rows |= {one: {"method": one} for one in (_ALL if name == "all" else (name,))}
     for files in options.weights or []:
         method, equals, first = files[0].partition("=")
@@ -170,6 +172,23 @@ def _methods(options: argparse.Namespace) -> dict[str, Any]:
             raise MethodError(f"--option {text}: {method} is not judged. Add --method {method}.")
         rows[method].setdefault("options", {})[key] = _value(value)
     return rows
+
+
+def options_of(texts: Sequence[str]) -> dict[str, Any] | None:
+    """Options of one method from ``KEY=VALUE``; None for none.
+
+    Raises
+    ------
+    MethodError
+        If one has no key or no value.
+    """
+    found = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not (equals and key):
+            raise MethodError(f"--option {text} is no KEY=VALUE. Use e.g. --option psf=published.")
+        found[key] = _value(value)
+    return found or None
 
 
 def _value(text: str) -> Any:

@@ -96,6 +96,6 @@ def _about(table: xr.Dataset, kind: str, operator: str) -> str:
     return (
         f"{kind.capitalize()}, degradation `{operator}`, border {said['border']}, "
         f"{count} scene{'s' if count > 1 else ''}; convention {said['convention']}: peak {peak}, data range "
-        f"{said['data_range']:g} DN, SRE as in DSen2, ERGAS {said['ergas_convention']}. Rows over all bands: RMSE, SRE and "
-        "PSNR of all pixels and bands together, SSIM and bPSNR means over bands.\n"
+        f"{said['data_range']:g} DN, SRE as in DSen2, ERGAS {said['ergas_convention']}. Rows over all bands: RMSE, SRE "
+        "and PSNR of all pixels and bands together, SSIM and bPSNR means over bands.\n"
     )

@@ -306,3 +306,25 @@ def test_a_window_of_nodata_only_is_refused_before_anything_is_written(tmp_path,
     assert main(quick(str(path), tmp_path / "out")) == 1
     assert "holds nothing but nodata" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_options_of_a_method_are_read_as_numbers_and_words_and_reach_the_product(item, tmp_path, capsys):
+    out = tmp_path / "out"
+    command = ["superresolve", item, str(out), "--bands", "B05", "--format", "zarr", "--quiet"]
+    assert main([*command, "--method", "atprk", "--option", "psf=published", "--option", "scheme=selected"]) == 0
+    (store,) = out.glob("*.zarr")
+    assert "atprk(scheme='selected', psf='published')" in (store / "zarr.json").read_text()
+    capsys.readouterr()
+    for option, told in (("psf", "--option psf is no KEY=VALUE. Use e.g."), ("blur=2", "atprk has no option blur")):
+        assert main([*command, "--overwrite", "--method", "atprk", "--option", option]) == 1
+        assert told in capsys.readouterr().err
+
+
+def test_info_tells_what_a_method_needs(capsys):
+    assert main(["info", "atprk", "--json"]) == 0
+    twenty, sixty = json.loads(capsys.readouterr().out)
+    assert (twenty["factor"], sixty["factor"], twenty["needs the whole scene"]) == (2, 6, True)
+    assert main(["info", "superres"]) == 0
+    assert "superres_like" in capsys.readouterr().out
+    assert main(["info", "dsen2"]) == 1
+    assert "name their file" in capsys.readouterr().err

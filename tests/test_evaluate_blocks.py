@@ -12,7 +12,11 @@ from eosr.testing import chunked, synthetic_scene
 
 EVALUATE = importlib.import_module("eosr.evaluate")
 BLOCKS = importlib.import_module("eosr.evaluate_blocks")
-GAPS = {"B05": [(slice(20, 31), slice(40, 44))], "B11": [(slice(0, 3), slice(70, 90))], "B02": [(slice(8, 9), slice(9, 12))]}
+GAPS = {
+    "B05": [(slice(20, 31), slice(40, 44))],
+    "B11": [(slice(0, 3), slice(70, 90))],
+    "B02": [(slice(8, 9), slice(9, 12))],
+}
 
 
 @pytest.fixture

@@ -30,8 +30,9 @@ ROOM_OF = {
     "stac_search": "stac", "stac_engines": "stac", "stac_odc": "stac",
     "product": "write", "write_blocks": "write", "write_cog": "write", "write_delivery": "write",
     "write_layout": "write", "write_zarr": "write",
-    "evaluate_arguments": "evaluate", "evaluate_blocks": "evaluate", "evaluate_by_band": "evaluate", "evaluate_formats": "evaluate",
-    "evaluate_pairs": "evaluate", "evaluate_sheets": "evaluate", "evaluate_study": "evaluate",
+    "evaluate_arguments": "evaluate", "evaluate_blocks": "evaluate", "evaluate_by_band": "evaluate",
+    "evaluate_formats": "evaluate", "evaluate_pairs": "evaluate",
+    "evaluate_sheets": "evaluate", "evaluate_study": "evaluate",
     "evaluate_summary": "evaluate",
     "study_flags": "study_figures", "cli_evaluate": "cli", "cli_options": "cli",
 }  # fmt: skip
@@ -46,7 +47,7 @@ SAME_LEVEL = {
     "tiling": {"methods", "tiles"},
     "tiles": {"methods"},
     "cost": {"write"},  # the progress bar
-    "evaluate": {"superresolve", "methods"},  # it scores what superresolve makes of what was chosen
+    "evaluate": {"superresolve", "methods", "tiling"},  # it scores what superresolve makes of what was chosen
     "exhibits": {"superresolve", "evaluate", "methods", "report"},  # it shows what evaluate scores
     "demo": {"superresolve", "evaluate", "train"},  # it plays both, on the block that train keeps out
     "cli": {""},  # the doors open on the public names

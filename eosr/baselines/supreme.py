@@ -75,8 +75,8 @@ class Supreme:
         kernels, a Gaussian from each band's MTF (Sentinel-2A) without box.
     fine_sigma : float, optional
         Gaussian blur of the 10 m bands themselves [fine pixels]; 0, as published, takes them for sharp. Default: as
-        much of their pixel as the coarse bands are blurred of theirs (0.25 under ``study``, about 0.5 under ``mtf``), for
-        one instrument takes both, and Wald's protocol degrades both; 0 with ``psf="mtf"``, as published.
+        much of their pixel as the coarse bands are blurred of theirs (0.25 under ``study``, about 0.5 under ``mtf``),
+        for one instrument takes both, and Wald's protocol degrades both; 0 with ``psf="mtf"``, as published.
 
     Raises
     ------
