@@ -19,6 +19,7 @@ from eosr.errors import BandError
 from eosr.evaluate_arguments import (
     check_draws,
     check_mask,
+    check_mask_names,
     checked_border,
     checked_units,
     choices,
@@ -152,6 +153,7 @@ def evaluate(
         mirror=mirrored(small),
     )  # fmt: skip
     check_draws(resamples, seed)
+    check_mask_names(mask, job.scenes)
     for name in job.scenes:
         check_mask(job.mask_of(name))
         job.check_size(name)

@@ -161,6 +161,20 @@ def checked_border(border: Any) -> int | None:
     return None if border is None else int(border)
 
 
+def check_mask_names(mask: Any, scenes: Mapping[str, Any]) -> None:
+    """Refuse a mask for a scene that is not there: it would be left out without a word.
+
+    Raises
+    ------
+    MetricError
+    """
+    stray = [str(name) for name in mask if name not in scenes] if isinstance(mask, Mapping) else []
+    if stray:
+        raise MetricError(
+            f"mask names {', '.join(stray)}, which is no scene. The scenes are {', '.join(scenes)}; name them so."
+        )
+
+
 def check_mask(mask: Any) -> None:
     """Refuse a mask that is no DataArray.
 

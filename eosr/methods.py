@@ -187,6 +187,8 @@ def _known(choice: Choice) -> str:
         raise WeightsError(f"method={given!r} and weights={choice.weights!r} exclude each other. Give one of them.")
     if name in _WHERE and choice.weights is None:
         raise WeightsError(f"method {name!r} has no weights in eosr. {_WHERE[name]}.")
+    if choice.options is not None and not isinstance(choice.options, Mapping):
+        raise MethodError(f"options={choice.options!r} is no mapping. Use e.g. options={{'psf': 'published'}}.")
     if choice.options and name not in CLASSICAL:
         raise MethodError(
             f"{name or 'a generator from weights'} takes no options, but was given "

@@ -336,6 +336,7 @@ def test_a_small_scene_is_continued_by_its_mirror_images_if_asked(method):
         ({"convention": "zhang"}, "convention='zhang' is unknown. Use 'eosr', 'zhang2020', or a Convention"),
         ({"degradation": "gauss"}, "degradation='gauss' is unknown. Use 'study', 'box', 'mtf', 'mtf_diff', or 'all'"),
         ({"border": 1.5}, "border=1.5 is no number of pixels"),
+        ({"mask": {"elsewhere": None}}, "mask names elsewhere, which is no scene. The scenes are scene; name them so"),
         ({"mask": np.ones((4, 4), bool)}, "not a DataArray. Wrap it"),
     ],
 )

@@ -67,6 +67,7 @@ def test_a_method_is_small_enough_for_every_task_of_a_graph(folder):
         ({"method": "lanczos"}, MethodError,
          "'lanczos' is not a method .* Use one of 'bicubic', 'detail_injection', 'atprk', 'supreme', 'superres_like', "
          "'eosr', 'dsen2', 's2x', 's6x'; weights are named with weights='lanczos'"),
+        ({"method": "atprk", "options": "psf"}, MethodError, "options='psf' is no mapping. Use e.g. options="),
         ({"method": "bicubic", "weights": "s2sr-20m"}, WeightsError, "exclude each other. Give one of them"),
         ({"weights": "s2sr-30m"}, WeightsError, "'s2sr-30m' is neither a weights file .* Shipped: 's2sr-20m'"),
         ({"weights": ["two", "two"]}, WeightsError, "both sharpen B05, B06, B07, B11, B12, B8A. Give one of them"),
