@@ -286,8 +286,10 @@ def test_processes_of_a_cluster_give_the_same(tiles):
     scene = chunked(synthetic_scene(20, 22, level="L2A"), 60)
     lazy = sharpened(scene, "atprk", bands=["B05"], consistency=True)
     expected = lazy.compute(scheduler="sync")
+    # On a busy machine two fresh processes need longer than the 30 s that distributed waits for them.
+    patient = dask.config.set({"distributed.comm.timeouts.connect": "300s"})
     cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, memory_limit=0)
-    with cluster, distributed.Client(cluster) as client:
+    with patient, cluster, distributed.Client(cluster) as client:
         first = client.gather(client.compute(lazy))
         again, mean = dask.compute(lazy, lazy["B05"].mean().data)
     xr.testing.assert_identical(first, expected)
