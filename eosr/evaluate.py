@@ -141,7 +141,7 @@ def evaluate(
     Examples
     --------
     >>> from eosr.testing import synthetic_scene
-    >>> table = evaluate(synthetic_scene(10, 10), "detail_injection", bands=["B05", "B11"])
+    >>> table = evaluate(synthetic_scene(14, 14), "detail_injection", bands=["B05", "B11"])
     >>> table.method.values.tolist(), dict(table.score.sizes)["band"]
     (['bicubic', 'detail_injection'], 2)
     """
