@@ -33,8 +33,8 @@ from eosr.evaluate_pairs import (
     Pairs,
     Property,
     Protocol,
+    check_scene,
     check_scored,
-    check_sizes,
     in_memory,
     make_pairs,
     score_pairs,
@@ -54,7 +54,7 @@ Methods: TypeAlias = (
 Scenes: TypeAlias = "xr.Dataset | Sequence[xr.Dataset] | Mapping[str, xr.Dataset]"
 
 #: Estimates and reference that hold fewer bytes are computed first and then scored; larger ones block by block.
-IN_MEMORY: Final = 300e6
+IN_MEMORY: Final = 64e6
 #: Stages of the answer that are scored.
 PROJECTION: Final = ("before", "after")
 
@@ -132,11 +132,13 @@ def evaluate(
     Raises
     ------
     MetricError
-        If an argument has no meaning, or a band has no pixel to score (nodata, mask, border).
+        If an argument has no meaning, or a band has no pixel to score (nodata, mask).
     MethodError, WeightsError
         If a method is unknown or lacks weights.
+    RadiometryError, DegradationError
+        If weights were made for another level or operator.
     BandError, GridError
-        If bands are missing, cannot be made by a method, or the scene is too small.
+        If bands are missing, cannot be made by a method, the scene is too small, or the border leaves nothing of it.
 
     Examples
     --------
@@ -156,7 +158,7 @@ def evaluate(
     check_mask_names(mask, job.scenes)
     for name in job.scenes:
         check_mask(job.mask_of(name))
-        job.check_size(name)
+        job.check(name)
     with reporting_tasks(progress, job.computations(), "evaluating"):
         job.run()
     return job.table(resamples=resamples, seed=seed)
@@ -213,13 +215,11 @@ class _Job:
                     "the method out."
                 )
 
-    def check_size(self, scene: str) -> None:
-        """Refuse a scene too small for any of the methods before anything is computed."""
-        if self.mirror:
-            return
+    def check(self, scene: str) -> None:
+        """Refuse a scene that cannot be scored as asked before anything is computed."""
         made = {label: self.made[scene, label] for label in self.runs}
         protocols = [self._protocol(*both) for both in product(self.properties, self.degradations)]
-        check_sizes(self.scenes[scene], scene, self.runs, made, protocols)
+        check_scene(self.scenes[scene], scene, self.runs, made, protocols)
 
     def computations(self) -> int:
         """Number of graphs that will be computed."""

@@ -67,7 +67,7 @@ def to_markdown(table: Evaluated) -> str:
 
 
 def to_latex(table: Evaluated) -> str:
-    """Show an evaluation, or the study's tables, as LaTeX tables that need the package booktabs; see `to_markdown`."""
+    """Show an evaluation, or the study's tables, as LaTeX tables; see `to_markdown`. Needs booktabs and graphicx."""
     return latex(_sheets(table))
 
 

@@ -89,14 +89,14 @@ def scored_bands(ds: xr.Dataset, bands: Sequence[str] | None) -> dict[int, list[
     return groups
 
 
-def check_sizes(
+def check_scene(
     ds: xr.Dataset,
     scene: str,
     runs: Mapping[str, Choice],
     made: Mapping[str, Mapping[int, Sequence[str]]],
     protocols: Sequence[Protocol],
 ) -> None:
-    """Refuse a scene too small for any of the methods, with the size that is enough for all of them.
+    """Refuse, before anything is computed, what no pairs can be made of or what leaves none of their pixels.
 
     Parameters
     ----------
@@ -109,7 +109,10 @@ def check_sizes(
 
     Raises
     ------
+    RadiometryError, DegradationError, MethodError
+        If a method was not made for the level of the scene or for an operator.
     GridError
+        If the scene is too small for any of the methods (the size told is enough for all), or a border leaves nothing.
     """
     ds = ds.drop_vars("B10", errors="ignore")
     available = [name for name in SHARP_BANDS if name in ds.data_vars]
@@ -117,6 +120,7 @@ def check_sizes(
     for label, choice in runs.items():
         for group, names in made[label].items():
             for method, protocol in product(choose_methods(choice, names, available), protocols):
+                method.check(level=str(ds.attrs.get("level", "")), degradation=protocol.degradation)
                 factor, whole = _cropped(ds, group, protocol)
                 try:
                     _check_reach(ds, method, protocol, factor, whole)
@@ -130,6 +134,9 @@ def check_sizes(
             f"the window of {scene} is too small to score {short[least]}. Open at least {least} x {least} pixels of 10 "
             "m, name other bands=..., or let small scenes be continued by their mirror images with small='mirror'."
         )
+    for group, protocol in product(sorted({group for groups in made.values() for group in groups}), protocols):
+        nested = crop_to_multiple(ds, _cropped(ds, group, protocol)[1])
+        _inner(nested.sizes, group, STEPS[group], protocol)
 
 
 def _cropped(ds: xr.Dataset, group: int, protocol: Protocol) -> tuple[int, int]:
@@ -142,7 +149,9 @@ def _cropped(ds: xr.Dataset, group: int, protocol: Protocol) -> tuple[int, int]:
 
 
 def _check_reach(ds: xr.Dataset, method: Method, protocol: Protocol, factor: int, whole: int) -> None:
-    """Refuse what a method will be given if it is below its reach."""
+    """Refuse what a method will be given if it is below its reach, and is not continued by its mirror images."""
+    if protocol.mirror:
+        return
     fewest = {axis: min(ds.sizes[f"{axis}{group}"] * STEPS[group] for group in groups_of(ds)) for axis in "yx"}
     given = xr.Dataset(coords={f"{axis}10": range(size // whole * whole // factor) for axis, size in fewest.items()})
     check_size(given, plan_tasks(ds, method, protocol.degradation, consistency=True, dtype="float32"))
@@ -154,7 +163,7 @@ def make_pairs(ds: xr.Dataset, group: int, names: list[str], choice: Choice, pro
     Raises
     ------
     ReachError
-        If the scene is too small; `check_sizes` says by how much.
+        If the scene is too small; `check_scene` says by how much.
     """
     # B10 is never scored, and has no MTF to be degraded by.
     ds = ds.drop_vars("B10", errors="ignore")
@@ -243,12 +252,16 @@ def inner_of(pairs: Pairs, group: int, protocol: Protocol) -> dict[str, slice]:
     GridError
         If the border leaves nothing.
     """
+    return _inner(pairs.reference.sizes, group, pairs.factor, protocol)
+
+
+def _inner(sizes: Mapping[Any, int], group: int, factor: int, protocol: Protocol) -> dict[str, slice]:
     rim = protocol.border
     if rim is None:
-        rim = BORDER * (pairs.factor if protocol.property == "synthesis" else 1)
+        rim = BORDER * (factor if protocol.property == "synthesis" else 1)
     inner = {}
     for dim in (f"y{group}", f"x{group}"):
-        size = pairs.reference.sizes[dim]
+        size = sizes[dim]
         if size <= 2 * rim:
             raise GridError(
                 f"nothing is left of {size} pixels along {dim!r} once {rim} are cut on both sides. Use "

@@ -28,7 +28,10 @@ _MARKS: Final = "abcdefghijklmnopqrstuvwxyz"
 _ESCAPED: Final = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}",
 }  # fmt: skip
+#: A table wider than the text is made as wide as the text; pdflatex would let it run off the page, with a warning.
+_FIT: Final = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{"
 _BYTES_PER_MIB: Final = 2**20
 
 
@@ -58,9 +61,9 @@ def markdown(sheets: Sequence[Sheet]) -> str:
 
 
 def latex(sheets: Sequence[Sheet]) -> str:
-    """Return sheets as LaTeX; a ``table`` each, for a document that uses the package booktabs."""
+    """Return sheets as LaTeX; a ``table`` each, for a document that uses the packages booktabs and graphicx."""
     body = ["\n".join(_latex_lines(sheet)) for sheet in sheets]
-    return "\n".join(["% Needs \\usepackage{booktabs} in the preamble.", *body]) + "\n"
+    return "\n".join(["% Needs \\usepackage{booktabs,graphicx} in the preamble.", *body]) + "\n"
 
 
 def escape_latex(text: str) -> str:
@@ -138,16 +141,28 @@ def _pipes(text: str) -> str:
 def _latex_lines(sheet: Sheet) -> Iterator[str]:
     yield from (r"\begin{table}[htbp]", r"\centering\scriptsize\setlength{\tabcolsep}{3pt}")
     yield rf"\caption{{{escape_latex(sheet.title)}}}"
-    yield rf"\begin{{tabular}}{{{'l' * sheet.words}{'r' * (len(sheet.heads) - sheet.words)}}}"
-    yield from (r"\toprule", " & ".join(escape_latex(head) for head in sheet.heads) + r" \\", r"\midrule")
+    yield _FIT + rf"\begin{{tabular}}{{{'l' * sheet.words}{'r' * (len(sheet.heads) - sheet.words)}}}"
+    yield from (r"\toprule", *_latex_heads(sheet.heads), r"\midrule")
     for row in sheet.rows:
-        yield " & ".join(_latex_cell(cell) for cell in row) + r" \\"
-    yield from (r"\bottomrule", r"\end{tabular}")
+        yield _latex_row([_latex_cell(cell) for cell in row])
+    yield from (r"\bottomrule", r"\end{tabular}}")
     if sheet.notes:
         yield r"\begin{flushleft}"
         yield from (f"{escape_latex(note)}\\par" for note in sheet.notes)
         yield r"\end{flushleft}"
     yield from (r"\end{table}", "")
+
+
+def _latex_heads(heads: Sequence[str]) -> Iterator[str]:
+    """One row per word, the last at the bottom: a head on one line would be much wider than its figures."""
+    split = [head.split() for head in heads]
+    for left in range(max(map(len, split)), 0, -1):
+        yield _latex_row([escape_latex(words[-left]) if len(words) >= left else "" for words in split])
+
+
+def _latex_row(cells: Sequence[str]) -> str:
+    # The rule or row above would take a bracket or a star for its own argument.
+    return ("{}" if cells[0].startswith(("[", "*")) else "") + " & ".join(cells) + r" \\"
 
 
 def _latex_cell(cell: Cell) -> str:

@@ -15,7 +15,7 @@ from eosr.bands import BANDS_10M, BANDS_20M, BANDS_60M, SHARP_BANDS, check_bands
 from eosr.baselines.atprk import Atprk
 from eosr.baselines.bicubic import Bicubic
 from eosr.baselines.detail_injection import DetailInjection
-from eosr.baselines.passes import Baseline
+from eosr.baselines.passes import Baseline, LimitsBlur
 from eosr.baselines.superres_like import SuperresLike
 from eosr.baselines.supreme import Supreme
 from eosr.errors import BandError, DegradationError, MethodError, RadiometryError, WeightsError
@@ -111,13 +111,18 @@ class Method:
         Raises
         ------
         RadiometryError, DegradationError
+        MethodError
+            If a blur is too wide for a classical method. The operators with a name never are, whatever the satellite.
         """
         if level and self.levels and level not in self.levels:
             raise RadiometryError(
                 f"{self.name} serves {' and '.join(self.levels)}, the Dataset is {level!r}. Choose other weights, or "
                 "set ds.attrs['level'] if it is wrong."
             )
-        if self.degradations and degradation not in self.degradations and not degradation.startswith("sigma="):
+        free = degradation.startswith("sigma=")
+        if free and isinstance(self.baseline, LimitsBlur):
+            self.baseline.check_blur(float(degradation.removeprefix("sigma=")))
+        if self.degradations and degradation not in self.degradations and not free:
             raise DegradationError(
                 f"{self.name} was trained to invert {', '.join(self.degradations)}, not {degradation!r}. "
                 f"Use degradation={self.degradations[0]!r}, or other weights."

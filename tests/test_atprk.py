@@ -16,8 +16,10 @@ from eosr.baselines.atprk_variogram import RANGES, SILLS, deconvolve, fit_expone
 from eosr.baselines.bicubic import bicubic_tile
 from eosr.baselines.passes import Tile, sharpen_whole, whole_scene_tile, with_halo
 from eosr.degrade import degrade, kernel_taps
-from eosr.errors import MethodError
+from eosr.errors import DegradationError, MethodError
 from eosr.sample import sample_folder
+from eosr.superresolve import superresolve
+from eosr.testing import synthetic_scene
 from eosr.train.scenes import SAMPLE_WINDOW, VALIDATION_BLOCK
 
 
@@ -413,6 +415,24 @@ def test_a_blur_too_wide_for_the_window_is_refused():
         sharpen_whole(Atprk(factor=2), tile)
     narrower = sharpen_whole(Atprk(factor=2), replace(tile, sigma=(2.12,)))
     np.testing.assert_allclose(narrower, 1.0)
+
+
+def test_a_blur_too_wide_for_the_window_is_refused_when_it_is_asked_for():
+    whole = synthetic_scene(24, 24, level="L2A")
+    told = {
+        "B05": r"sigma=9 fine pixels reaches over more than 4 .* at most 2\.12, or psf='p",
+        "B01": r"sigma=9 fine pixels .* at most 6\.12",
+    }
+    for band, text in told.items():
+        with pytest.raises(MethodError, match=text):
+            superresolve(whole, method="atprk", bands=[band], degradation="sigma=9")
+    # A point-spread function of its own does not follow the blur.
+    superresolve(whole, method="atprk", bands=["B05"], degradation="sigma=9", options={"psf": "published"})
+
+
+def test_a_blur_that_is_none_is_refused_when_it_is_asked_for():
+    with pytest.raises(DegradationError, match=r"sigma=-1\.0 is no standard deviation"):
+        superresolve(synthetic_scene(24, 24), method="atprk", bands=["B05"], degradation="sigma=-1")
 
 
 def real_block(names, gsd):

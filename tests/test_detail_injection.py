@@ -10,7 +10,7 @@ from eosr.bands import BANDS_20M, BANDS_60M, PLATFORMS
 from eosr.baselines.bicubic import bicubic_tile
 from eosr.baselines.detail_injection import WIDEST, DetailInjection
 from eosr.baselines.passes import sharpen_whole, whole_scene_tile, with_halo
-from eosr.degrade import blur_sigma, kernel_taps, radius_of
+from eosr.degrade import blur_sigma, degrade, kernel_taps, radius_of
 from eosr.errors import MethodError
 from eosr.superresolve import superresolve
 from eosr.testing import chunked, synthetic_bands, synthetic_scene
@@ -172,11 +172,14 @@ def test_the_reach_holds_the_widest_blur_of_every_band_and_satellite():
 
 def test_a_blur_that_reaches_further_than_the_halo_is_refused():
     scene = synthetic_scene(20, 20, level="L2A")
-    lazy = superresolve(scene, method="detail_injection", bands=["B05"], degradation="sigma=3")
-    with pytest.raises(
-        MethodError, match=r"sigma=3 fine pixels reaches further than the 5 .* at most 1\.37, or method="
-    ):
-        lazy.compute(scheduler="sync")
+    told = r"sigma=3 fine pixels reaches further than the 5 .* at most 1\.37, or method="
+    with pytest.raises(MethodError, match=told):
+        superresolve(scene, method="detail_injection", bands=["B05"], degradation="sigma=3")
+    # What a scene was degraded by is known when `superresolve` is called, too.
+    with pytest.raises(MethodError, match=told):
+        superresolve(degrade(scene, 2, sigma=3.0), method="detail_injection", bands=["B05"])
+    with pytest.raises(MethodError, match=told):
+        sharpen_whole(DetailInjection(factor=2), whole_scene_tile(np.ones((4, 8, 8)), None, np.ones((1, 4, 4)), (3.0,)))
     # The largest sigma that the sentence names is accepted.
     superresolve(scene, method="detail_injection", bands=["B05"], degradation="sigma=1.37").compute(scheduler="sync")
     with pytest.raises(MethodError, match=r"cannot sharpen by a factor of 3\. Use 2 \(20 m\) or 6 \(60 m bands\)"):

@@ -10,11 +10,12 @@ from scipy.ndimage import gaussian_filter
 
 from eosr import metrics
 from eosr.degrade import degrade
-from eosr.errors import BandError, GridError, MetricError
+from eosr.errors import BandError, DegradationError, GridError, MetricError
 from eosr.evaluate import evaluate
 from eosr.evaluate_by_band import by_band
 from eosr.grid import from_arrays
 from eosr.superresolve import superresolve
+from eosr.testing import nothing_computed, random_weights
 
 SHARED = Path(os.environ.get("EOSR_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 GROUPS = {10: ("B02", "B03", "B04", "B08"), 20: ("B05", "B06", "B07", "B8A", "B11", "B12"), 60: ("B01", "B09")}
@@ -253,6 +254,30 @@ def test_a_border_that_leaves_nothing_is_refused(scene):
         evaluate(scene, "bicubic", bands=["B05"], border=24)
     with pytest.raises(MetricError, match=r"border=-1 pixels cannot be left out"):
         evaluate(scene, "bicubic", border=-1)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "bands", "options", "left"),
+    [
+        # Sides of the scenes in 20 m pixels; one of 51 is cut to 48 in synthesis, and stays as it is in consistency.
+        ((48,), ["B05"], {"border": 24}, "48 pixels along 'y20' once 24"),
+        ((60, 48), ["B05"], {"border": 24}, "48 pixels along 'y20' once 24"),
+        ((51,), ["B05"], {"border": 24, "property": ["consistency", "synthesis"]}, "48 pixels along 'y20' once 24"),
+        ((252,), ["B05", "B01"], {"border": 42}, "84 pixels along 'y60' once 42"),
+        ((36,), ["B05", "B01"], {"small": "mirror"}, "12 pixels along 'y60' once 12"),
+    ],
+    ids=["one scene", "second scene", "second property", "second pixel size", "mirrored"],
+)
+def test_a_border_that_leaves_nothing_is_refused_before_anything_is_computed(sizes, bands, options, left):
+    scenes = {str(size): synthetic(size) for size in sizes}
+    with nothing_computed(), pytest.raises(GridError, match=f"nothing is left of {left} are cut.*border=0"):
+        evaluate(scenes, ["bicubic", "detail_injection"], bands=bands, **options)
+
+
+def test_weights_for_another_operator_are_refused_before_anything_is_computed(scene, tmp_path):
+    weights = random_weights(tmp_path / "study-only.safetensors", degradations=["study"])
+    with nothing_computed(), pytest.raises(DegradationError, match="trained to invert study, not 'mtf'"):
+        evaluate(scene, ["bicubic", weights], bands=["B05"], degradation="mtf", small="mirror")
 
 
 def test_a_band_without_a_pixel_to_score_is_an_error(scene):

@@ -4,8 +4,6 @@ import csv
 import io
 import json
 import re
-import shutil
-import subprocess
 
 import numpy as np
 import pytest
@@ -289,16 +287,6 @@ def test_special_letters_of_latex_are_escaped(letter):
 def test_a_bar_in_a_name_does_not_split_a_markdown_cell():
     (block,) = markdown_tables(markdown([Sheet(title="t", heads=("a|b", "c"), rows=((Cell("d|e"), Cell("1")),))]))
     assert {len(cells(line)) for line in block} == {2}
-
-
-def test_latex_compiles(tmp_path, table, papers):
-    if shutil.which("pdflatex") is None:
-        pytest.skip("pdflatex is not installed")
-    body = to_latex(table) + to_latex(papers)
-    text = f"\\documentclass{{article}}\\usepackage{{booktabs}}\\begin{{document}}\n{body}\\end{{document}}\n"
-    (tmp_path / "t.tex").write_text(text)
-    done = subprocess.run(["pdflatex", "-interaction=batchmode", "-halt-on-error", "t.tex"], cwd=tmp_path, check=False)
-    assert done.returncode == 0
 
 
 @pytest.mark.parametrize("form", [to_markdown, to_latex, to_csv, to_json])

@@ -1,12 +1,15 @@
 """Choosing what sharpens: which weights for which bands, and what is refused before anything is read."""
 
 import pickle
+from itertools import product
 
 import pytest
 
-from eosr.bands import BANDS_10M, BANDS_20M, BANDS_60M, SHARP_BANDS
+from eosr.bands import BANDS_10M, BANDS_20M, BANDS_60M, PLATFORMS, SHARP_BANDS
+from eosr.baselines.passes import LimitsBlur
+from eosr.degrade import DEGRADATIONS, blur_sigma
 from eosr.errors import BandError, DegradationError, MethodError, RadiometryError, WeightsError
-from eosr.methods import Choice, choose_methods
+from eosr.methods import CLASSICAL, Choice, choose_methods
 from eosr.superresolve import superresolve
 from eosr.testing import random_weights, synthetic_scene
 
@@ -30,6 +33,16 @@ def test_shipped_weights_serve_every_band_both_levels_and_all_four_operators():
             for operator in ("study", "box", "mtf", "mtf_diff", "sigma=0.8"):
                 method.check(level=level, degradation=operator)
         assert len(method.checksum) == 64
+
+
+@pytest.mark.parametrize("name", CLASSICAL)
+def test_no_named_operator_is_too_wide_for_a_classical_method(name):
+    """So `Method.check`, which does not know the satellite, has to look at ``sigma=`` only."""
+    for method in choose_methods(Choice(method=name), None, SHARP_BANDS):
+        if isinstance(method.baseline, LimitsBlur):
+            for band, operator, platform in product(method.delivers, DEGRADATIONS, PLATFORMS):
+                method.baseline.check_blur(blur_sigma(band, method.factor_of(band), operator, platform))
+    assert isinstance(method.baseline, LimitsBlur) == (name in ("atprk", "detail_injection"))
 
 
 def test_only_what_is_needed_is_chosen(folder):

@@ -1,17 +1,11 @@
-"""The page of an evaluation in real headless Chromium, from a file and without a network.
-
-``python tests/test_report_browser.py [PAGE.html] PICTURE.png`` takes the picture of docs/images again.
-"""
+"""The page of an evaluation in real headless Chromium, from a file and without a network."""
 
 import base64
 import json
 import os
 import shutil
-import sys
-import tempfile
 import time
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 from test_report import METHODS, evaluation, exhibit
@@ -20,8 +14,8 @@ from eosr.report import write_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
-#: Size of the window of the picture [px].
-WINDOW = (1280, 1860)
+#: Width of the picture [px].
+WIDTH = 1200
 
 
 @contextmanager
@@ -392,28 +386,23 @@ def test_the_page_prints_light_and_without_its_controls(page):
 
 
 def photograph(driver, path, picture):
-    """Write a picture of what a reader sees who jumps to the first exhibit (or opens a page without any)."""
-    open_page(driver, path, width=WINDOW[0], height=WINDOW[1])
-    shown = run(driver, "return !!document.querySelector('.exhibit')")
-    if shown:
-        run(driver, "document.querySelector('.exhibit').scrollIntoView({ behavior: 'instant' })")
-    taken = driver.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})
-    picture.write_bytes(base64.b64decode(taken["data"]))
+    """Write a picture of the scores and of the first exhibit down to its error maps, without the long tables."""
+    open_page(driver, path, width=WIDTH)
+    end = run(driver, """
+        for (const table of document.querySelectorAll("#tables table:not(.overall)")) table.closest(".wide").remove();
+        const last = document.querySelector(".exhibit .maps") ?? document.getElementById("scores");
+        return last.getBoundingClientRect().bottom + scrollY + 16;
+    """)  # fmt: skip
+    clip = {"x": 0, "y": 0, "width": WIDTH, "height": end, "scale": 1}
+    how = {"format": "png", "captureBeyondViewport": True, "clip": clip}
+    picture.write_bytes(base64.b64decode(driver.execute_cdp_cmd("Page.captureScreenshot", how)["data"]))
 
 
 def test_a_picture_of_the_page_can_be_taken(page, path, tmp_path):
+    """For benchmarks/report_picture.py, which takes the picture of docs/images."""
     photograph(page, path, tmp_path / "report.png")
-    assert 20_000 < (tmp_path / "report.png").stat().st_size < 400_000
-
-
-if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as folder, chromium(Path(folder) / "profile") as driver:
-        pages = [Path(name).resolve() for name in sys.argv[1:-1]]
-        if not pages:
-            exhibits = [
-                exhibit(2, side60=20),
-                exhibit(6, side60=20, seed=1),
-                exhibit(2, side60=20, seed=2, native=True),
-            ]
-            pages = [write_report(evaluation(3), Path(folder) / "report.html", exhibits=exhibits)]
-        photograph(driver, pages[0], Path(sys.argv[-1]))
+    taken = (tmp_path / "report.png").read_bytes()
+    assert 20_000 < len(taken) < 600_000
+    width, height = (int.from_bytes(taken[at : at + 4], "big") for at in (16, 20))
+    assert width == WIDTH
+    assert 1000 < height < 3000

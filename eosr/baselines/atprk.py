@@ -67,7 +67,7 @@ class Atprk:
     Raises
     ------
     MethodError
-        If an option has no meaning, or (from the passes) a matched blur reaches further than four coarse pixels.
+        If an option has no meaning, or (from `check_blur`) a matched blur reaches further than four coarse pixels.
 
     Notes
     -----
@@ -119,6 +119,26 @@ class Atprk:
     def _rim(self) -> int:
         return self.factor * (WIDEST if self.psf == "matched" else WINDOW)
 
+    def check_blur(self, sigma: float) -> None:
+        """Refuse a blur that a matched point-spread function would follow over more than four coarse pixels.
+
+        Parameters
+        ----------
+        sigma : float
+            Standard deviation of the Gaussian [fine pixels].
+
+        Raises
+        ------
+        MethodError
+        DegradationError
+            If it is no standard deviation.
+        """
+        if self.psf == "matched" and radius_of(kernel_taps(self.factor, round(sigma, 9)), self.factor) > self._rim:
+            raise MethodError(
+                f"a blur of sigma={sigma:g} fine pixels reaches over more than {WIDEST} coarse pixels, too far for "
+                f"ATPRK's 3 x 3. Use a sigma of at most {(self._rim + 0.49) / 4:.2f}, or psf='published'."
+            )
+
     def count(self, index: int, tile: Tile, found: tuple[Any, ...]) -> Sums:
         """Sum the normal equations (pass 0) or the squared differences of residuals (pass 1) of the own pixels."""
         if index == 0:
@@ -161,14 +181,9 @@ class Atprk:
             width = self.factor / 2 if isinstance(self.psf, str) else self.psf
             gauss = np.exp(-0.5 * ((np.arange(size) - (size - 1) / 2) / width) ** 2)
             return np.asarray(gauss / gauss.sum())
+        self.check_blur(sigma)
         # Rounded, because the second pass recovers the sigma as a mean over tiles.
-        taps = kernel_taps(self.factor, round(sigma, 9))
-        if radius_of(taps, self.factor) > self._rim:
-            raise MethodError(
-                f"a blur of sigma={sigma:g} fine pixels reaches over more than {WIDEST} coarse pixels, too far for "
-                f"ATPRK's 3 x 3. Use a sigma of at most {(self._rim + 0.49) / 4:.2f}, or psf='published'."
-            )
-        return taps
+        return kernel_taps(self.factor, round(sigma, 9))
 
     def _upscaled(self, fine: Floats, sigma: float) -> Floats:
         """Images (..., H, W) as seen through the point-spread function, (..., h, w)."""

@@ -45,7 +45,7 @@ class DetailInjection:
     Raises
     ------
     MethodError
-        If the factor is another, or (from the pass) a blur reaches further than the halo of the pass.
+        If the factor is another, or (from `check_blur`) a blur reaches further than the halo of the pass.
 
     Notes
     -----
@@ -77,11 +77,33 @@ class DetailInjection:
         """One pass: the normal equations, at the next coarser scale."""
         return (self.factor * self.reach + WIDEST[self.factor],)
 
+    def check_blur(self, sigma: float) -> None:
+        """Refuse a blur that reaches further than the halo of the pass.
+
+        Parameters
+        ----------
+        sigma : float
+            Standard deviation of the Gaussian [fine pixels].
+
+        Raises
+        ------
+        MethodError
+        DegradationError
+            If it is no standard deviation.
+        """
+        widest = WIDEST[self.factor]
+        if radius_of(kernel_taps(self.factor, sigma), self.factor) > widest:
+            raise MethodError(
+                f"a blur of sigma={sigma:g} fine pixels reaches further than the {widest} that detail_injection looks "
+                f"around a pixel at factor {self.factor}. Use a sigma of at most {(widest + 0.49) / 4:.2f}, or "
+                "method='bicubic'."
+            )
+
     def count(self, index: int, tile: Tile, found: tuple[Any, ...]) -> Sums:
         """Sum the normal equations, per target, over the tile's own pixels."""
         grams, products = [], []
         for band, sigma in zip(tile.coarse, tile.sigma, strict=True):
-            self._check_blur(sigma)
+            self.check_blur(sigma)
             guides = _degraded(tile.fine, self.factor, sigma)
             details = np.stack([_lost(guide, self.factor, sigma, tile.origin)[tile.own] for guide in guides])
             lost = _lost(band, self.factor, sigma, tile.origin)[tile.own]
@@ -103,15 +125,6 @@ class DetailInjection:
             details = np.stack([_lost(guide, self.factor, sigma) for guide in tile.fine])
             sharp.append(bicubic_tile(band, self.factor) + np.tensordot(weights, details, 1))
         return np.stack(sharp).astype(np.float32)
-
-    def _check_blur(self, sigma: float) -> None:
-        widest = WIDEST[self.factor]
-        if radius_of(kernel_taps(self.factor, sigma), self.factor) > widest:
-            raise MethodError(
-                f"a blur of sigma={sigma:g} fine pixels reaches further than the {widest} that detail_injection looks "
-                f"around a pixel at factor {self.factor}. Use a sigma of at most {(widest + 0.49) / 4:.2f}, or "
-                "method='bicubic'."
-            )
 
 
 def _degraded(bands: Floats, factor: int, sigma: float) -> Floats:

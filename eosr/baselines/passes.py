@@ -8,7 +8,7 @@ tile, and the parameters do not depend on the tiling. What remains is a function
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -63,6 +63,14 @@ class Baseline(Protocol):
 
     def sharpen(self, tile: Tile, found: tuple[Any, ...]) -> Floats:
         """Sharpen one tile, (bands delivered, H, W) [DN], given the parameters of all passes."""
+
+
+@runtime_checkable
+class LimitsBlur(Protocol):
+    """What a classical method has besides if it cannot take a blur of any width; asked before anything is computed."""
+
+    def check_blur(self, sigma: float) -> None:
+        """Refuse, with a `MethodError`, a blur that reaches further than the method looks [fine pixels]."""
 
 
 def whole_scene_tile(
