@@ -12,16 +12,19 @@ from typing import Any, NoReturn
 from eosr import __version__
 from eosr.cli_evaluate import add_options, judged, options_of
 from eosr.cli_options import (
+    ALIASES,
     DEGRADATIONS,
     METHODS,
     Parser,
     check_degradation,
     check_device,
     device,
+    method_name,
     names,
     nearest,
     open_source,
     source_options,
+    typed,
 )
 from eosr.errors import EosrError
 
@@ -60,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         options.run(options)
     except EosrError as error:
-        print(f"eosr: {error}", file=sys.stderr)
+        print(f"eosr: {typed(str(error), options.parser.options())}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("eosr: interrupted. The same command goes on where it stopped.", file=sys.stderr)
@@ -100,7 +103,7 @@ def _sharpening_options(command: Parser, degradation: str) -> None:
         "--weights", type=names, metavar="NAME,NAME", help="shipped names or files; default: all shipped"
     )
     group.add_argument(
-        "--method", choices=METHODS,
+        "--method", type=method_name, choices=METHODS,
         help="default: the weights; without weights bicubic, detail_injection, atprk, supreme or superres_like; dsen2, "
         "s2x and s6x need --weights",
     )  # fmt: skip
@@ -136,7 +139,7 @@ def _info_options(command: Parser) -> None:
 
 def _demo_options(command: Parser) -> None:
     command.add_argument("out", metavar="OUT", type=Path, help="folder; what an earlier demo left there is replaced")
-    command.add_argument("--method", choices=METHODS, help="bicubic: a quick run without the weights")
+    command.add_argument("--method", type=method_name, choices=METHODS, help="bicubic: a quick run without the weights")
     command.add_argument("--quiet", action="store_true", help="no progress bars")
 
 
@@ -182,7 +185,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _info(options: argparse.Namespace) -> None:
-    if options.weights in (*METHODS, "superres") and not Path(options.weights).exists():
+    if options.weights in (*METHODS, *ALIASES) and not Path(options.weights).is_file():
         _info_method(options)
         return
     from eosr.nn.weights import load_weights, weights_path

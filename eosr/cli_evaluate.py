@@ -15,7 +15,9 @@ from eosr.cli_options import (
     Parser,
     check_degradation,
     device,
+    method_name,
     names,
+    nearest,
     open_source,
     source_options,
 )
@@ -23,7 +25,9 @@ from eosr.errors import EosrError, MethodError, OutputError
 
 #: What ``--method all`` means: every method that needs no weights but the shipped ones.
 _ALL: Final = ("detail_injection", "atprk", "supreme", "superres_like", "eosr")
-_PROPERTIES: Final = ("synthesis", "consistency", "both")
+#: Methods whose weights are others'.
+_OTHERS: Final = ("dsen2", "s2x", "s6x")
+_PROPERTIES: Final = ("synthesis", "consistency", "both", "all")
 _FORMATS: Final = ("table", "markdown", "csv", "json", "latex")
 
 
@@ -39,7 +43,7 @@ def add_options(command: Parser) -> None:
     group.add_argument(
         "--weights", action="append", type=names, metavar="FILE,FILE",
         help="weights as a row of their own, or METHOD=FILE,FILE for the weights of a method, e.g. "
-        "dsen2=L1C20M.pt,L1C60M.pt; may be repeated",
+        "dsen2=L1C20M.pt,L1C60M.pt, which is one row; may be repeated, every time for another row",
     )  # fmt: skip
     group.add_argument(
         "--option", action="append", default=[], metavar="METHOD.KEY=VALUE", help="e.g. atprk.psf=published"
@@ -50,7 +54,7 @@ def add_options(command: Parser) -> None:
         "--device", default="auto", type=device, metavar="NAME", help="auto (default), cpu, cuda or cuda:N"
     )
     group = command.add_argument_group("how it is judged")
-    group.add_argument("--property", default=None, choices=_PROPERTIES, help="default: synthesis")
+    group.add_argument("--property", default=None, choices=_PROPERTIES, help="default: synthesis; all is both")
     group.add_argument(
         "--degradation", type=names, metavar="NAME,NAME",
         help="blur of Wald's protocol: study (default), box, mtf, mtf_diff, or all",
@@ -99,23 +103,29 @@ def judged(options: argparse.Namespace) -> tuple[str, list[Path]]:
         raise OutputError(f"{options.html} is no name of a page. End it in .html, e.g. --html report.html.")
     methods = _methods(options)
     ds = open_source(options)
+    if preset:
+        from eosr.evaluate_study import check_levels
+
+        check_levels(ds)
     if options.device != "auto":
         from eosr.nn.tile import resolve_device
 
         resolve_device(options.device)
     kinds = options.property or ("both" if preset else "synthesis")
     table = evaluate(
-        ds, methods, property="all" if kinds == "both" else kinds,  # type: ignore[arg-type]
+        ds, methods, property=kinds,  # type: ignore[arg-type]
         degradation="all" if "all" in operators else operators, bands=options.bands, border=options.border,
         convention=options.convention or ("zhang2020" if preset else "eosr"), units=options.units, small=options.small,
         resamples=options.resamples, seed=options.seed, device=options.device,
         progress=None if options.quiet or not sys.stderr.isatty() else True,
     )  # fmt: skip
-    text = _text(table, options)
+    papers = _papers(table, options) if preset else None
+    text = _text(table, papers, options)
     if options.out is not None:
         _write(options.out, text)
         text = ""
     if options.html is not None:
+        from eosr.evaluate_formats import to_sheets
         from eosr.exhibits import exhibits
         from eosr.report import write_report
 
@@ -123,7 +133,8 @@ def judged(options: argparse.Namespace) -> tuple[str, list[Path]]:
             ds, methods, degradation=str(table.degradation.values[0]), bands=options.bands, small=options.small,
             device=options.device,
         )  # fmt: skip
-        write_report(table, options.html, exhibits=shown, overwrite=options.overwrite)
+        sheets = [] if papers is None else to_sheets(papers)
+        write_report(table, options.html, exhibits=shown, sheets=sheets, overwrite=options.overwrite)
     return text, [path for path in (options.out, options.html) if path is not None]
 
 
@@ -153,25 +164,64 @@ def _methods(options: argparse.Namespace) -> dict[str, Any]:
     """Label -> arguments of the method, as `eosr.evaluate` takes them."""
     asked = [name for group in options.method or ([] if options.weights else [["eosr"]]) for name in group]
     rows: dict[str, Any] = {}
-    for name in asked:
-        name = {"superres": "superres_like"}.get(name, name)  # there is only the reconstruction
+    for name in map(method_name, asked):
         rows |= {one: {"method": one} for one in (_ALL if name == "all" else (name,))}
-    for files in options.weights or []:
-        method, equals, first = files[0].partition("=")
-        if equals:
-            rows.setdefault(method, {"method": method})["weights"] = [first, *files[1:]]
-        else:
-            short = "+".join(Path(one).stem for one in files)
-            rows["+".join(files) if short in rows else short] = {"weights": files}
+    _add_weights(rows, options.weights or [])
     for text in options.option:
         target, equals, value = text.partition("=")
         method, dot, key = target.partition(".")
         if not (equals and dot and method and key):
             raise MethodError(f"--option {text} is no METHOD.KEY=VALUE. Use e.g. --option atprk.psf=published.")
-        if method not in rows:
+        name = method_name(method)
+        meant = [row for label, row in rows.items() if name in (label, row.get("method"))]
+        if not meant:
             raise MethodError(f"--option {text}: {method} is not judged. Add --method {method}.")
-        rows[method].setdefault("options", {})[key] = _value(value)
+        for row in meant:
+            row.setdefault("options", {})[key] = _value(value)
     return rows
+
+
+def _add_weights(rows: dict[str, Any], given: Sequence[list[str]]) -> None:
+    """Add a row per ``--weights``; several of one method are told apart by their files."""
+    from eosr.evaluate_arguments import file_labels
+
+    of_method: dict[str, list[list[str]]] = {}
+    for files in given:
+        method, names_ = _of_method(files)
+        sets = of_method.setdefault(method, [])
+        if names_ not in sets:
+            sets.append(names_)
+    own = of_method.pop("", [])
+    for method, sets in of_method.items():
+        if len(sets) == 1:
+            rows.setdefault(method, {"method": method})["weights"] = sets[0]
+            continue
+        rows.pop(method, None)
+        for label, files in zip(file_labels(sets), sets, strict=True):
+            rows[f"{method} ({label})"] = {"method": method, "weights": files}
+    bare = next((name for name in rows if name in _OTHERS and "weights" not in rows[name]), None)
+    if bare and own:
+        raise MethodError(
+            f"--method {bare} has no weights: --weights {','.join(own[0])} is a row of its own. Type "
+            f"--weights {bare}={','.join(own[0])}."
+        )
+    rows |= {label: {"weights": files} for label, files in zip(file_labels(own), own, strict=True)}
+
+
+def _of_method(files: list[str]) -> tuple[str, list[str]]:
+    """Method of ``METHOD=FILE,FILE``, empty for files alone; and the files."""
+    heads = [method_name(one.partition("=")[0]) if "=" in one else "" for one in files]
+    if any(head in METHODS for head in heads[1:]):
+        raise MethodError(
+            f"--weights {','.join(files)} names a method after a comma. Type it once for files that belong together, "
+            "e.g. --weights dsen2=L1C20M.pt,L1C60M.pt, and --weights again for another row."
+        )
+    if heads[0] in METHODS:
+        return heads[0], [files[0].partition("=")[2], *files[1:]]
+    hint = nearest(heads[0], METHODS) if heads[0] else ""
+    if hint and not Path(files[0]).exists():
+        raise MethodError(f"--weights {','.join(files)}: there is no such file, and no method {heads[0]}{hint}")
+    return "", files
 
 
 def options_of(texts: Sequence[str]) -> dict[str, Any] | None:
@@ -200,19 +250,23 @@ def _value(text: str) -> Any:
     return {"true": True, "false": False}.get(text.lower(), text)
 
 
-def _text(table: Any, options: argparse.Namespace) -> str:
+def _papers(table: Any, options: argparse.Namespace) -> Any:
+    from eosr.evaluate_study import paper_tables
+
+    return paper_tables(_stages(table, options))
+
+
+def _stages(table: Any, options: argparse.Namespace) -> Any:
+    return table.loc[{"projection": ["before"]}] if options.no_consistency else table
+
+
+def _text(table: Any, papers: Any, options: argparse.Namespace) -> str:
     from eosr import evaluate_formats
     from eosr.demo import aligned
     from eosr.evaluate_by_band import by_band
 
-    if options.no_consistency:
-        table = table.loc[{"projection": ["before"]}]
-    shown: Any = table
-    if options.preset == "zhang2020":
-        from eosr.evaluate_study import paper_tables
-
-        shown = paper_tables(table)
-    elif options.format == "table":
+    table = _stages(table, options)
+    if papers is None and options.format == "table":
         return aligned(by_band(table, projection="before" if options.no_consistency else "both"))
     form = {"table": "markdown"}.get(options.format, options.format)
-    return str(getattr(evaluate_formats, f"to_{form}")(shown))
+    return str(getattr(evaluate_formats, f"to_{form}")(table if papers is None else papers))

@@ -7,6 +7,7 @@ import contextlib
 import difflib
 import os
 import re
+import shlex
 from collections.abc import Sequence
 from typing import Any, Final, NoReturn
 
@@ -17,6 +18,13 @@ METHODS: Final = (
     "bicubic", "detail_injection", "atprk", "supreme", "superres_like", "eosr", "dsen2", "s2x", "s6x",
 )  # fmt: skip
 DEGRADATIONS: Final = ("study", "box", "mtf", "mtf_diff")
+ALIASES: Final = {"superres": "superres_like"}
+#: An argument of the library as its messages name it, ``small='mirror'`` or ``bands=...``; not within other words.
+_ARGUMENT: Final = re.compile(
+    r"(?<![\w.=\-'\"{\[])(?P<name>[a-z_]+)=(?P<value>'[^']*'|\[[^\[\]]*\]|\([^()]*\)|\.\.\.|-?\d+(?:\.\d+)?|True)(?![\w(])"
+)
+#: An option with the argument of the same meaning in brackets: the command line needs the option alone.
+_TWICE: Final = re.compile(r"(--[a-z-]+(?: [^\s(]+)?) \([a-z_]+=[^()]*\)")
 
 
 class Parser(argparse.ArgumentParser):
@@ -101,6 +109,38 @@ def open_source(options: argparse.Namespace) -> Any:
         datetime=options.datetime, query=options.query, max_cloud_cover=options.max_cloud_cover, tile=options.tile,
         engine=options.engine, chunks=options.chunks, offset=options.offset, alternate=options.alternate,
     )  # fmt: skip
+
+
+def method_name(text: str) -> str:
+    """Name of a method in full."""
+    return ALIASES.get(text, text)
+
+
+def typed(message: str, options: Sequence[str]) -> str:
+    """Return a message of the library with its arguments as they are typed, e.g. ``--small mirror``.
+
+    Parameters
+    ----------
+    message : str
+        Of an `EosrError`.
+    options : sequence of str
+        Those that the command has, e.g. ``--small``. What is none of them stays.
+    """
+
+    def as_option(found: re.Match[str]) -> str:
+        option = "--" + found["name"].replace("_", "-")
+        # Within a call, as in eosr.open_stac(source, bbox=...), Python is meant.
+        if option not in options or re.search(r"\w\([^()]*$", message[: found.start()]):
+            return found[0]
+        value = found["value"]
+        if value == "True":
+            return option
+        if value[0] in "[(":
+            parts = [part.strip().strip("'") for part in value[1:-1].split(",")]
+            value = (" " if value[0] == "(" else ",").join(part for part in parts if part)
+        return option + ("=" if value.startswith("-") else " ") + shlex.quote(value.strip("'"))
+
+    return _ARGUMENT.sub(as_option, _TWICE.sub(r"\1", message))
 
 
 def check_degradation(name: str | None, *known: str) -> None:

@@ -24,23 +24,15 @@ from eosr.evaluate_arguments import (
     checked_units,
     choices,
     chosen_convention,
+    kind_of,
     mirrored,
     named_scenes,
     several,
 )
-from eosr.evaluate_blocks import score_blocks
-from eosr.evaluate_pairs import (
-    Pairs,
-    Property,
-    Protocol,
-    check_scene,
-    check_scored,
-    in_memory,
-    make_pairs,
-    score_pairs,
-    scored_bands,
-    total_seconds,
-)
+from eosr.evaluate_blocks import score_strips
+from eosr.evaluate_checks import check_scene, check_scored, scored_bands
+from eosr.evaluate_pairs import Ask, Property, Protocol, in_memory, make_work, score_pairs, units_of
+from eosr.evaluate_strips import computations, make_strips
 from eosr.evaluate_summary import AVERAGES, INTERVAL, JOINT, METRICS, MOMENTS, PER_BAND, Pool, averaged, bootstrap
 from eosr.methods import Choice, choose_methods
 from eosr.metrics.table import Convention
@@ -53,7 +45,7 @@ Methods: TypeAlias = (
 )
 Scenes: TypeAlias = "xr.Dataset | Sequence[xr.Dataset] | Mapping[str, xr.Dataset]"
 
-#: Estimates and reference that hold fewer bytes are computed first and then scored; larger ones block by block.
+#: Estimates and reference that hold fewer bytes are computed first and then scored; larger ones strip by strip.
 IN_MEMORY: Final = 64e6
 #: Stages of the answer that are scored.
 PROJECTION: Final = ("before", "after")
@@ -82,14 +74,16 @@ def evaluate(
     ----------
     ds : Dataset, or sequence or mapping of them
         Multi-resolution, digital numbers, with the 10 m bands; e.g. from `eosr.open_stac`. Every time of a series is a
-        scene of its own. Names of scenes: the keys of a mapping, else the ids of their items.
+        scene of its own. Names of scenes: the keys of a mapping, else the ids of their items; dates are added where
+        times of one Dataset share a name, a number where scenes do.
     methods : str, path, sequence or mapping, optional
         Names as in `eosr.superresolve` (``"bicubic"``, ``"atprk"``, ``"eosr"``, ...), weights files, or a mapping from
         a label of your own to a name, weights, or arguments: ``{"atprk, default PSF": {"method": "atprk", "options":
         {"psf": "published"}}, "dsen2": {"method": "dsen2", "weights": [...]}}``. Default: ``"eosr"``.
-    property : {"synthesis", "consistency"}, or both
+    property : {"synthesis", "consistency", "both"}, or sequence of str
         Synthesis: degrade every band, by 2 for the 20 m bands and by 6 for the 60 m bands, sharpen, compare with the
         bands as measured. Consistency: sharpen the scene as it is, degrade, compare at the bands' own pixel size.
+        ``"all"`` is ``"both"``.
     degradation : str or sequence of str
         Operators that make the coarse scene, see `eosr.degrade`; ``"all"`` for the four. **A score means nothing
         without its name**: the RMSE of one network moves by a factor of 4 between operators.
@@ -120,23 +114,26 @@ def evaluate(
     -------
     Dataset
         ``score`` (scene, method, property, degradation, projection, band, metric): NaN where a method does not make a
-        band, and for SAM and ERGAS, which compare all bands of a pixel. ``score_overall`` (..., gsd, average, metric):
-        over the bands of one pixel size. ``summary`` and ``summary_overall``, over scenes, with ``_low`` and ``_high``
-        ends of the 95 % bootstrap interval (NaN for one scene). Coordinate ``average``: ``"mean"`` of the scores, or
-        score of all pixels ``"pooled"``. ``projection``: the answer ``"before"`` and ``"after"`` it is projected onto
-        the measurement. ``seconds`` of work of the method and ``peak_memory`` [bytes] (growth of this process, scoring
-        included; a cluster's workers are not seen) per scene, method, property and degradation, and ``pixels`` of 10 m
-        per scene. Units and directions: coordinates ``unit`` and ``better`` of ``metric``. Pick with
-        ``table.score.loc[{"method": "eosr"}]``: xarray's ``sel`` has an argument of that name.
+        band, and for SAM and ERGAS, which compare all bands of a pixel. All methods are scored on the same pixels of a
+        scene, those that every one of them makes; saturated pixels (65535) are gaps. ``score_overall`` (..., gsd,
+        average, metric): over the bands of one pixel size. ``summary`` and ``summary_overall``, over scenes, with
+        ``_low`` and ``_high`` ends of the 95 % bootstrap interval (NaN for one scene). Coordinate ``average``:
+        ``"mean"`` of the scores, or score of all pixels ``"pooled"``. ``projection``: the answer ``"before"`` and
+        ``"after"`` it is projected onto the measurement. ``seconds`` of work of the method for all bands together, and
+        ``peak_memory`` [bytes] (growth of this process, scoring included; a cluster's workers are not seen) per scene,
+        method, property and degradation, and ``pixels`` of 10 m per scene. Units and directions: coordinates ``unit``
+        and ``better`` of ``metric``. What a row is: coordinates ``described`` (with options), ``weights_sha256`` and
+        ``kind`` (name of the method, whatever the label; empty for weights that are no method's) of ``method``. Pick
+        with ``table.score.loc[{"method": "eosr"}]``: xarray's ``sel`` has an argument of that name.
 
     Raises
     ------
     MetricError
         If an argument has no meaning, or a band has no pixel to score (nodata, mask).
     MethodError, WeightsError
-        If a method is unknown or lacks weights.
+        If a method is unknown or lacks weights, or a label is the name of another method than it stands for.
     RadiometryError, DegradationError
-        If weights were made for another level or operator.
+        If a Dataset holds reflectance, or weights were made for another level or operator.
     BandError, GridError
         If bands are missing, cannot be made by a method, the scene is too small, or the border leaves nothing of it.
 
@@ -186,6 +183,7 @@ class _Job:
         self.order = [band for band in BANDS if band in there]
         self.gsds = [gsd for gsd in (20, 60) if any(BANDS[band].gsd == gsd for band in self.order)]
         self.described: dict[str, str] = {}
+        self.kinds: dict[str, str] = {}
         self.checksums: dict[str, str] = {}
         self._check_makes()
 
@@ -199,6 +197,7 @@ class _Job:
         made = choose_methods(choice, None, available)
         names = [method.described() for method in made]
         self.described[label] = " + ".join(dict.fromkeys(names))
+        self.kinds[label] = kind_of(label, choice, made)
         self.checksums[label] = " ".join(method.checksum for method in made if method.checksum)
         delivered = {band for method in made for band in method.delivers}
         parts = {group: [n for n in bands if n in delivered] for group, bands in self.groups[scene].items()}
@@ -219,11 +218,31 @@ class _Job:
         """Refuse a scene that cannot be scored as asked before anything is computed."""
         made = {label: self.made[scene, label] for label in self.runs}
         protocols = [self._protocol(*both) for both in product(self.properties, self.degradations)]
-        check_scene(self.scenes[scene], scene, self.runs, made, protocols)
+        check_scene(self.scenes[scene], scene, self.runs, made, protocols, self.mask_of(scene))
+
+    def _asked(self, scene: str, label: str, protocol: Protocol) -> list[Ask]:
+        """What one method is asked for on one scene, in as few computations as there must be."""
+        how: dict[str, Any] = {
+            "ds": self.scenes[scene], "choice": self.runs[label], "protocol": protocol, "guides": self._guides(scene),
+        }  # fmt: skip
+        return [Ask(groups=groups, **how) for groups in units_of(self.made[scene, label], protocol)]
+
+    def _guides(self, scene: str) -> list[str]:
+        """Bands of a scene without which one of the methods makes no pixel."""
+        available = [name for name in SHARP_BANDS if name in self.scenes[scene].data_vars]
+        needed: set[str] = set()
+        for label, choice in self.runs.items():
+            made = [band for names in self.made[scene, label].values() for band in names]
+            for method in choose_methods(choice, made, available):
+                needed |= {*method.fine_bands, *method.middle_bands}
+                # One problem for two grids makes a pixel of the middle one where all its targets are there.
+                needed |= {*method.targets} if method.delivers != method.targets else set()
+        return [band for band in available if band in needed]
 
     def computations(self) -> int:
         """Number of graphs that will be computed."""
-        return sum(len(groups) for groups in self.made.values()) * len(self.properties) * len(self.degradations)
+        asked = [ask for _, where in self._steps() for ask in self._asked(*where)]
+        return sum(computations(ask) if ask.nbytes > IN_MEMORY else 1 for ask in asked)
 
     def run(self) -> None:
         """Fill the arrays of scores, moments and costs."""
@@ -234,8 +253,8 @@ class _Job:
             self.arrays[name] = np.full((*lead, len(PROJECTION), len(self.gsds)), np.nan)
         self.arrays["seconds"], self.arrays["peak_memory"] = np.zeros(lead), np.zeros(lead)
         for place, (scene, label, protocol) in self._steps():
-            for group, names in self.made[scene, label].items():
-                self._score(place, scene, label, protocol, group, names)
+            for ask in self._asked(scene, label, protocol):
+                self._score(place, ask, scene, label)
 
     def _steps(self) -> Iterator[tuple[tuple[int, ...], tuple[str, str, Protocol]]]:
         axes: Any = (self.scenes, self.runs, self.properties, self.degradations)
@@ -248,24 +267,26 @@ class _Job:
             property=kind, degradation=operator, border=self.border, convention=self.convention, mirror=self.mirror
         )
 
-    def _score(
-        self, place: tuple[int, ...], scene: str, label: str, protocol: Protocol, group: int, names: list[str]
-    ) -> None:
+    def _score(self, place: tuple[int, ...], ask: Ask, scene: str, label: str) -> None:
         with PeakMemory() as memory:
-            pairs = make_pairs(self.scenes[scene], group, names, self.runs[label], protocol)
-            both = _scored(pairs, group, protocol, self.mask_of(scene))
-        for stage in range(len(PROJECTION)):
-            table = both.isel(projection=stage)
-            check_scored(table, scene, label)
-            for name in (*PER_BAND, *MOMENTS):
-                for band in names:
-                    self.arrays[name][(*place, stage, self.order.index(band))] = table[name].sel(band=band)
-            for name in JOINT:
-                # One band has no angle: it would be 0, which looks like perfection.
-                score = np.nan if name == "sam" and len(names) == 1 else table[name]
-                self.arrays[name][(*place, stage, self.gsds.index(group))] = score
-        self.arrays["seconds"][place] += float(both["seconds"])
+            tables, seconds = _scored(ask, self.mask_of(scene))
+        for group, both in tables.items():
+            for stage in range(len(PROJECTION)):
+                table = both.isel(projection=stage)
+                check_scored(table, scene, label)
+                self._keep((*place, stage), group, table)
+        self.arrays["seconds"][place] += seconds
         self.arrays["peak_memory"][place] = max(self.arrays["peak_memory"][place], memory.grown)
+
+    def _keep(self, place: tuple[int, ...], group: int, table: xr.Dataset) -> None:
+        names = table.band.values.tolist()
+        for name in (*PER_BAND, *MOMENTS):
+            for band in names:
+                self.arrays[name][(*place, self.order.index(band))] = table[name].sel(band=band)
+        for name in JOINT:
+            # One band has no angle: it would be 0, which looks like perfection.
+            score = np.nan if name == "sam" and len(names) == 1 else table[name]
+            self.arrays[name][(*place, self.gsds.index(group))] = score
 
     def table(self, *, resamples: int, seed: int) -> xr.Dataset:
         """The tidy Dataset."""
@@ -312,6 +333,7 @@ class _Job:
             "native_gsd": ("band", [BANDS[band].gsd for band in self.order]),
             "unit": ("metric", [one[0] for one in METRICS.values()]),
             "better": ("metric", [one[1] for one in METRICS.values()]),
+            "kind": ("method", [self.kinds[label] for label in self.runs]),
             "described": ("method", [self.described[label] for label in self.runs]),
             "weights_sha256": ("method", [self.checksums[label] for label in self.runs]),
         }
@@ -329,15 +351,16 @@ class _Job:
         }  # fmt: skip
 
 
-def _scored(pairs: Pairs, group: int, protocol: Protocol, mask: xr.DataArray | None) -> xr.Dataset:
-    """Scores of both stages, and the seconds of work: in memory where they fit, else block by block."""
-    if pairs.nbytes > IN_MEMORY:
-        return score_blocks(pairs, group, protocol, mask)
-    pairs = in_memory(pairs)
-    stages = score_pairs(pairs, group, protocol, mask)
-    both = xr.concat(stages, xr.IndexVariable("projection", list(PROJECTION)), combine_attrs="override")
-    both["seconds"] = total_seconds(pairs)
-    return both.compute()
+def _scored(ask: Ask, mask: xr.DataArray | None) -> tuple[dict[int, xr.Dataset], float]:
+    """Scores of both stages by group, and the seconds of work: in memory where pairs fit, else strip by strip."""
+    work = make_work(ask)
+    if ask.nbytes > IN_MEMORY:
+        return score_strips(work, make_strips(ask), ask.protocol, mask)
+    work = in_memory(work)
+    stages = {group: score_pairs(pairs, group, ask.protocol, mask) for group, pairs in work.pairs.items()}
+    projection = xr.IndexVariable("projection", list(PROJECTION))
+    tables = {group: xr.concat(both, projection, combine_attrs="override") for group, both in stages.items()}
+    return {group: table.compute() for group, table in tables.items()}, float(work.seconds[0])
 
 
 def _one_scene(pool: Pool, place: int) -> Pool:

@@ -2,50 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import xarray as xr
 
-from eosr.errors import MethodError, MetricError
-from eosr.methods import ALIASES, METHODS, Choice
+from eosr.errors import MethodError, MetricError, RadiometryError
+from eosr.methods import ALIASES, CLASSICAL, GENERATORS, METHODS, Choice, Method
 from eosr.metrics.table import CONVENTIONS, EOSR_CONVENTION, Convention
 from eosr.radiometry import for_its_times, listed
 
 BICUBIC: Final = "bicubic"
 #: What a method may be given in a mapping.
 _ARGUMENTS: Final = ("method", "weights", "options", "device")
+#: Ends the kind of a generator that was trained on L2A, where the reference study tells it apart.
+_L2A: Final = "_l2a"
 
 
 def named_scenes(ds: Any) -> dict[str, xr.Dataset]:
     """Scenes by name, one per image.
 
+    Names are the keys of a mapping, else the ids of items. Images of one Dataset that would share a name are all dated;
+    what still has the name of another scene is numbered.
+
     Raises
     ------
     MetricError
         If something is no Dataset, or there is none.
+    RadiometryError
+        If a Dataset holds reflectance.
     """
-    given = ds if isinstance(ds, Mapping) and not isinstance(ds, xr.Dataset) else None
-    if given is None:
-        given = {"": ds} if not isinstance(ds, list | tuple) else {str(i): one for i, one in enumerate(ds)}
+    own_names = isinstance(ds, Mapping) and not isinstance(ds, xr.Dataset)
+    given = list(ds.items()) if own_names else [("", one) for one in (ds if isinstance(ds, list | tuple) else [ds])]
     scenes: dict[str, xr.Dataset] = {}
-    for key, one in given.items():
-        if not isinstance(one, xr.Dataset):
-            raise MetricError(
-                f"evaluate needs a Dataset of bands, not a {type(one).__name__}. Open one with eosr.open_stac."
-            )
-        own_name = isinstance(ds, Mapping) and not isinstance(ds, xr.Dataset)
+    for key, one in given:
+        _check_scene(one)
         images = list(_images(one))
-        for image in images:
-            name = str(key) if own_name else ""
-            # Times of a series that was given a name: all of them dated, not all but the first.
-            dated = bool(name) and len(images) > 1
-            scenes[_free_name(_dated(name, image) if dated else name, image, scenes)] = image
+        names = [str(key) or _item_of(image) for image in images]
+        if len(set(names)) < len(names):
+            names = [_dated(name, image) for name, image in zip(names, images, strict=True)]
+        for name, image in zip(names, images, strict=True):
+            scenes[_free_name(name, scenes)] = image
     if not scenes:
         raise MetricError("there is no scene to score. Pass a Dataset, or a mapping of name to Dataset.")
     return scenes
+
+
+def _check_scene(ds: Any) -> None:
+    if not isinstance(ds, xr.Dataset):
+        raise MetricError(
+            f"evaluate needs a Dataset of bands, not a {type(ds).__name__}. Open one with eosr.open_stac."
+        )
+    if ds.attrs.get("quantity") == "reflectance":
+        raise RadiometryError(
+            "the Dataset holds reflectance; evaluate works on digital numbers. Give it the Dataset of open_stac, or "
+            "eosr.radiometry.to_digital_numbers(ds); units='reflectance' gives RMSE and bias in reflectance."
+        )
 
 
 def _images(ds: xr.Dataset) -> Iterator[xr.Dataset]:
@@ -56,20 +70,20 @@ def _images(ds: xr.Dataset) -> Iterator[xr.Dataset]:
         yield for_its_times(ds)
 
 
-def _free_name(name: str, image: xr.Dataset, taken: Mapping[str, Any]) -> str:
+def _item_of(image: xr.Dataset) -> str:
     ids = [str(item) for item in listed(image.attrs.get("item_ids"))]
-    name = name or (ids[0] if ids else "scene")
-    if name in taken:
-        name = _dated(name, image)
-    number = 2
-    free = name
-    while free in taken:
-        free, number = f"{name} ({number})", number + 1
-    return free
+    return ids[0] if ids else "scene"
 
 
 def _dated(name: str, image: xr.Dataset) -> str:
     return f"{name} {np.datetime_as_string(image['time'].values, unit='D')}" if "time" in image.coords else name
+
+
+def _free_name(name: str, taken: Mapping[str, Any]) -> str:
+    free, number = name, 2
+    while free in taken:
+        free, number = f"{name} ({number})", number + 1
+    return free
 
 
 def choices(methods: Any, device: str) -> dict[str, Choice]:
@@ -93,23 +107,97 @@ def choices(methods: Any, device: str) -> dict[str, Choice]:
     runs = {BICUBIC: Choice(method=BICUBIC, device=device)}
     for label, how in methods.items():
         choice = _choice(str(label), how, device)
-        if label == BICUBIC and choice.method != BICUBIC:
-            raise MethodError(f"the label 'bicubic' cannot stand for {how!r}. Choose another label for it.")
+        _check_label(str(label), how, choice)
         runs[str(label)] = choice
     return runs
 
 
+def _check_label(label: str, how: Any, choice: Choice) -> None:
+    """Refuse a label that is the name of another method, as far as it can be told without opening weights."""
+    means = _named(label)
+    stands = _named(choice.method) if isinstance(choice.method, str) else ""
+    learned = choice.method is None and means in CLASSICAL  # weights are no classical method, whatever they hold
+    if learned or (means and stands and means != stands) or (label == BICUBIC != choice.method):
+        raise MethodError(f"the label {label!r} cannot stand for {how!r}. Choose another label for it.")
+
+
+def _named(text: str) -> str:
+    """The method that a word is the name of, however it is capitalised; empty for none."""
+    name = ALIASES.get(text.lower(), text.lower())
+    return name if name in METHODS else ""
+
+
+def kind_of(label: str, choice: Choice, made: Sequence[Method]) -> str:
+    """What a row really is, whatever its label.
+
+    Parameters
+    ----------
+    label, choice
+        The row, from `choices`.
+    made
+        What `eosr.methods.choose_methods` found for it.
+
+    Returns
+    -------
+    str
+        Name of the classical method, or of the method that the kind and the factor of its generators make:
+        ``"eosr"``, ``"dsen2"``, ``"s2x"``, ``"s6x"``; ``"dsen2_l2a"`` is DSen2 that was trained on L2A, which the
+        reference study prints as another method. Empty for other generators, or several of different kinds.
+
+    Raises
+    ------
+    MethodError
+        If the label is the name of another method.
+    """
+    kinds = {method.name if method.baseline is not None else _generator_kind(choice, method) for method in made}
+    kind = kinds.pop() if len(kinds) == 1 else ""
+    if _named(label) not in ("", kind.removesuffix(_L2A)):
+        raise MethodError(
+            f"the label {label!r} cannot stand for {choice.weights!r}, which is "
+            f"{kind or 'no method of that name'}. Choose another label for it."
+        )
+    return kind
+
+
+def _generator_kind(choice: Choice, method: Method) -> str:
+    name = choice.method or ("eosr" if choice.weights is None else "")
+    if not name:
+        # Imported here: `import eosr` must not import torch.
+        from eosr.nn.weights import load_weights
+
+        loaded = load_weights(method.path)
+        name = next((name for name, (kind, factor) in GENERATORS.items()
+                     if loaded.generator.kind == kind and factor in (None, loaded.factor)), "")  # fmt: skip
+    return name + _L2A if name == "dsen2" and method.levels == ("L2A",) else name
+
+
 def _labelled(methods: list[str | Path] | tuple[str | Path, ...]) -> dict[str, str | Path]:
-    """Label -> method; weights files of one name in several folders are told apart by their paths."""
+    """Label -> method or weights."""
     given = list(dict.fromkeys(methods))
-    short = [_label(one) for one in given]
-    return {str(one) if short.count(label) > 1 and str(one) != label and label not in METHODS else label: one
-            for label, one in zip(short, given, strict=True)}  # fmt: skip
+    files = [one for one in given if not (isinstance(one, str) and ALIASES.get(one, one) in METHODS)]
+    labels = dict(zip(files, file_labels([[one] for one in files]), strict=True))
+    return {labels[one] if one in labels else ALIASES.get(str(one), str(one)): one for one in given}
 
 
-def _label(method: str | Path) -> str:
-    known = ALIASES.get(str(method), str(method))
-    return known if known in METHODS else Path(method).stem
+def file_labels(rows: Sequence[Sequence[str | Path]]) -> list[str]:
+    """Labels of rows of weights files: their names without suffix, with it, or their paths.
+
+    The shortest of these that no other row has, and that is not the name of a method.
+    """
+    forms = [["+".join(form(one) for one in files) for form in (_stem, _name, str)] for files in rows]
+    columns = list(zip(*forms, strict=True))
+    return [
+        next((text for k, text in enumerate(mine) if columns[k].count(text) == 1 and not _named(text)), mine[-1])
+        for mine in forms
+    ]
+
+
+def _stem(path: str | Path) -> str:
+    return Path(path).stem
+
+
+def _name(path: str | Path) -> str:
+    return Path(path).name
 
 
 def _choice(label: str, how: Any, device: str) -> Choice:
@@ -130,20 +218,21 @@ def _is_weights(name: str) -> bool:
 
 
 def several(given: Any, known: tuple[str, ...], what: str) -> tuple[str, ...]:
-    """One name or several, all known; ``"all"`` means every one.
+    """One name or several, all known; ``"all"`` means every one, and so does ``"both"`` where there are two.
 
     Raises
     ------
     MetricError
     """
-    if isinstance(given, str) and given == "all":
+    two = len(known) == 2
+    if isinstance(given, str) and (given == "all" or (two and given == "both")):
         return known
     values = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, list | tuple) else (given,)
-    wrong = [one for one in values if one not in known]
+    wrong = [one for one in values if not (isinstance(one, str) and one in known)]
     if wrong or not values:
         told = f"{wrong[0]!r}" if wrong else repr(given)
-        choices_told = " or ".join(map(repr, known)) if len(known) == 2 else ", ".join(map(repr, known))
-        raise MetricError(f"{what}={told} is unknown. Use {choices_told}, or 'all'.")
+        choices_told = (" or " if two else ", ").join(map(repr, known))
+        raise MetricError(f"{what}={told} is unknown. Use {choices_told}, or {'both' if two else 'all'!r}.")
     return tuple(dict.fromkeys(values))
 
 
@@ -157,7 +246,9 @@ def checked_border(border: Any) -> int | None:
     if border is not None and (isinstance(border, bool) or not isinstance(border, int | np.integer)):
         raise MetricError(f"border={border!r} is no number of pixels. Use e.g. border=4.")
     if border is not None and border < 0:
-        raise MetricError(f"border={border} pixels cannot be left out. Use 0 or more, or None for two coarse pixels.")
+        raise MetricError(
+            f"border={border} pixels cannot be left out. Use 0 or more; without it, two coarse pixels are."
+        )
     return None if border is None else int(border)
 
 
@@ -198,7 +289,7 @@ def chosen_convention(convention: Any) -> Convention:
     if isinstance(convention, Convention):
         return convention
     known = {EOSR_CONVENTION.name: EOSR_CONVENTION, **CONVENTIONS}
-    if convention not in known:
+    if not (isinstance(convention, str) and convention in known):
         raise MetricError(
             f"convention={convention!r} is unknown. Use {', '.join(map(repr, known))}, or a Convention of your own."
         )
@@ -212,7 +303,7 @@ def checked_units(units: Any) -> str:
     ------
     MetricError
     """
-    if units not in ("DN", "reflectance"):
+    if not (isinstance(units, str) and units in ("DN", "reflectance")):
         raise MetricError(f"units={units!r} is unknown. Use 'DN' or 'reflectance'.")
     return str(units)
 
@@ -236,6 +327,6 @@ def mirrored(small: Any) -> bool:
     ------
     MetricError
     """
-    if small not in ("refuse", "mirror"):
+    if not (isinstance(small, str) and small in ("refuse", "mirror")):
         raise MetricError(f"small={small!r} is unknown. Use 'refuse' or 'mirror'.")
     return bool(small == "mirror")

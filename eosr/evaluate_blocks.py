@@ -1,21 +1,26 @@
-"""Scores of pairs too large for memory: every block is counted by itself, and the sums are added.
+"""Scores of scenes too large for memory: strip by strip, every block counted by itself, and the sums added.
 
 The same numbers as `eosr.metrics.score_table` gives (a test holds them equal), by another way: one task per block reads
-both stages and the reference once and returns a handful of sums, so a tile of any size streams through.
+both stages and the reference once and returns a handful of sums. Windows of SSIM that lie in no block are counted from
+the lines along its edges, which are all that is kept of it. One graph for the whole scene would not do: dask is free to
+read most of it before the first block is done, and an overlap keeps whole blocks, since its margins are views of them.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, Final, NamedTuple
 
 import dask.array as da
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
-from dask.delayed import delayed
+from dask.base import compute
 
 from eosr.degrade import merge_chunks
-from eosr.evaluate_pairs import Pairs, Protocol, coarse_mask, inner_of, sizes_of
+from eosr.evaluate_pairs import Pairs, Protocol, Work, coarse_mask, inner_of, sizes_of
 from eosr.metrics.maps import angle_between
 from eosr.metrics.pairs import same_grid
 from eosr.metrics.table import offset_of, stack_bands
@@ -24,49 +29,100 @@ from eosr.metrics.windows import SSIM_WINDOW, ssim_of_arrays
 Sums = dict[str, npt.NDArray[np.float64]]
 
 _RIM: Final = SSIM_WINDOW // 2
+#: Lines along an edge that windows across it need.
+_DEEP: Final = 2 * _RIM
 #: Blocks narrower than this are merged before they are scored [pixels].
 _LEAST: Final = 256
-#: Sums of blocks that one task adds.
-_FAN_IN: Final = 16
 
 
-def score_blocks(pairs: Pairs, group: int, protocol: Protocol, mask: xr.DataArray | None) -> xr.Dataset:
-    """Scores and moments of both stages, dims (projection, band), and ``seconds``. Computes.
+def score_strips(
+    whole: Work, strips: Iterable[Work], protocol: Protocol, mask: xr.DataArray | None
+) -> tuple[dict[int, xr.Dataset], float]:
+    """Scores and moments of both stages by group, dims (projection, band), and seconds of work. Computes.
+
+    Parameters
+    ----------
+    whole : Work
+        Pairs of the whole scene, which are not computed: they tell what is compared.
+    strips : iterable of Work
+        The same from top to bottom, in as many strips as memory asks for.
+    protocol, mask
+        As for `eosr.evaluate_pairs.score_pairs`.
 
     Raises
     ------
     GridError, MetricError
         As `eosr.evaluate_pairs.score_pairs`.
     """
-    names = [str(name) for name in pairs.reference.data_vars]
-    inner = inner_of(pairs, group, protocol)
-    counts = _counted(pairs, inner, group, mask)
-    before, after, reference = (_stack(part, names, pairs) for part in (pairs.before, pairs.after, pairs.reference))
-    sizes = [merge_chunks(chunks, 1, min(_LEAST, sum(chunks))) for chunks in before.chunks[1:]]
-    layout = {0: -1, 1: sizes[0], 2: sizes[1]}
-    arrays = [array.rechunk(layout) for array in (before, after, reference, da.from_array(counts[None], chunks=-1))]
-    ones = tuple((1,) * len(chunks) for chunks in sizes)
-    depth = {0: 0, 1: _RIM, 2: _RIM}
-    sums = da.map_overlap(
-        count_block, *arrays, data_range=protocol.convention.data_range, depth=[depth] * 4,
-        boundary=[{0: "none", 1: np.nan, 2: np.nan}] * 3 + [{0: "none", 1: 0, 2: 0}], trim=False, align_arrays=False,
-        allow_rechunk=False, dtype=object, meta=np.empty((0, 0, 0), object), chunks=((1,), *ones),
-    )  # fmt: skip
-    parts = list(sums.to_delayed(optimize_graph=False).ravel())
-    while len(parts) > 1:
-        parts = [delayed(add_blocks)(parts[i : i + _FAN_IN]) for i in range(0, len(parts), _FAN_IN)]
-    work = da.stack([plane.sum() for plane in pairs.seconds]).sum() if pairs.seconds else 0.0
-    total, seconds = delayed(lambda *both: both)(delayed(add_blocks)(parts[:1]), work).compute()
-    pixels = int(np.prod([part.stop - part.start for part in inner.values()]))
-    table = _table(total, names, protocol, sizes_of(pairs, group, protocol), pixels)
-    table["seconds"] = float(seconds)
-    return table
+    tallies = {group: Tally.of(pairs, group, protocol, mask) for group, pairs in whole.pairs.items()}
+    seconds = 0.0
+    for strip in strips:
+        blocks = [tally.blocks(strip.pairs[group]) for group, tally in tallies.items()]
+        *computed, work = compute(*blocks, sum(plane.sum() for plane in strip.seconds))
+        seconds += float(work)
+        for tally, holders in zip(tallies.values(), computed, strict=True):
+            tally.add([list(row) for row in holders[0]])
+    return {group: tally.table(whole.pairs[group]) for group, tally in tallies.items()}, seconds
+
+
+@dataclass(kw_only=True)
+class Tally:
+    """The sums of one group of bands so far."""
+
+    names: list[str]
+    group: int
+    protocol: Protocol
+    #: Pixels that count (y, x): not in the border, and in the mask.
+    counts: npt.NDArray[np.bool_]
+    #: Pixels within the border.
+    pixels: int
+    #: Rows that came so far, and what they sum to.
+    rows: int = 0
+    total: Sums = field(default_factory=dict)
+    #: The last row of blocks, whose lower seam is still open.
+    above: list[Block] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, pairs: Pairs, group: int, protocol: Protocol, mask: xr.DataArray | None) -> Tally:
+        """Nothing yet, of such pairs."""
+        inner = inner_of(pairs, group, protocol)
+        return cls(
+            names=[str(name) for name in pairs.reference.data_vars], group=group, protocol=protocol,
+            counts=_counted(pairs, inner, group, mask),
+            pixels=int(np.prod([part.stop - part.start for part in inner.values()])),
+        )  # fmt: skip
+
+    def blocks(self, pairs: Pairs) -> da.Array:
+        """The next rows as lazy blocks, an array (1, block, block) of objects."""
+        parts = (pairs.before, pairs.after, pairs.reference)
+        before, after, reference = (_stack(part, self.names, pairs) for part in parts)
+        sizes = [merge_chunks(chunks, 1, min(_LEAST, sum(chunks))) for chunks in before.chunks[1:]]
+        counts = da.from_array(self.counts[None, self.rows : self.rows + sum(sizes[0])], chunks=-1)
+        self.rows += sum(sizes[0])
+        return da.map_blocks(
+            count_block, *(a.rechunk({0: -1, 1: sizes[0], 2: sizes[1]}) for a in (before, after, reference, counts)),
+            data_range=self.protocol.convention.data_range, dtype=object, meta=np.empty((0, 0, 0), object),
+            chunks=((1,), *((1,) * len(chunks) for chunks in sizes)),
+        )  # fmt: skip
+
+    def add(self, rows: list[list[Block]]) -> None:
+        """Add rows of blocks, and the seams above them."""
+        data_range = self.protocol.convention.data_range
+        seams = pairwise([self.above, *rows] if self.above else rows)
+        parts = [self.total, *(count_row(blocks, data_range) for blocks in rows)]
+        self.total = add_blocks([*parts, *(count_seam(*two, data_range) for two in seams)])
+        self.above = rows[-1]
+
+    def table(self, pairs: Pairs) -> xr.Dataset:
+        """Scores and moments."""
+        sizes = sizes_of(pairs, self.group, self.protocol)
+        return _table(self.total, self.names, self.protocol, sizes, self.pixels)
 
 
 def _counted(pairs: Pairs, inner: dict[str, slice], group: int, mask: xr.DataArray | None) -> npt.NDArray[np.bool_]:
     """Pixels that count (y, x): not in the border, and in the mask."""
     reference = pairs.reference[next(iter(pairs.reference.data_vars))]
-    counts = xr.zeros_like(reference, dtype=bool).drop_vars(list(reference.coords)).compute()
+    counts = xr.DataArray(np.zeros(reference.shape, bool), dims=reference.dims)
     counts[inner] = True
     if mask is not None:
         allowed = same_grid(coarse_mask(mask, pairs.reference, group), reference, "mask")
@@ -82,24 +138,80 @@ def _stack(part: xr.Dataset, names: list[str], pairs: Pairs) -> da.Array:
 
 
 def count_block(before: Any, after: Any, reference: Any, counts: Any, data_range: float) -> npt.NDArray[Any]:
-    """Sums of one block (band, y, x) with a rim of half a window, as the one element of an array of objects."""
-    inner = (..., slice(_RIM, reference.shape[1] - _RIM), slice(_RIM, reference.shape[2] - _RIM))
-    stages = [_count_stage(estimate, reference, counts.astype(bool), inner, data_range) for estimate in (before, after)]
+    """Sums and edges of one block (band, y, x), as the one element of an array of objects."""
+    used = counts.astype(bool)
+    valid = [np.isfinite(estimate) & np.isfinite(reference) & used for estimate in (before, after)]
+    # (stage, estimate or reference, band, y, x), NaN where a pixel does not count.
+    both = np.stack([
+        np.stack([np.where(there, estimate, np.nan), np.where(there, reference, np.nan)])
+        for there, estimate in zip(valid, (before, after), strict=True)
+    ])  # fmt: skip
+    stages = [_count_stage(estimate, truth) for estimate, truth in both]
+    sums = {key: np.stack([stage[key] for stage in stages]) for key in stages[0]}
     holder = np.empty((1, 1, 1), object)
-    holder[0, 0, 0] = {key: np.stack([stage[key] for stage in stages]) for key in stages[0]}
+    holder[0, 0, 0] = Block(sums | _windows(both, data_range), Edges.of(both))
     return holder
 
 
-def _count_stage(estimate: Any, reference: Any, counts: Any, inner: Any, data_range: float) -> Sums:
-    valid = np.isfinite(estimate) & np.isfinite(reference) & counts
-    e, r = np.where(valid, estimate, np.nan), np.where(valid, reference, np.nan)
-    windows = ssim_of_arrays(e, r, data_range)[inner]
-    e, r, valid = e[inner], r[inner], valid[inner]
+class Edges(NamedTuple):
+    """Lines of a block that the windows across its seams need, (stage, estimate or reference, band, y, x)."""
+
+    top: Any
+    bottom: Any
+    left: Any
+    right: Any
+
+    @classmethod
+    def of(cls, both: Any) -> Edges:
+        """Copies: a view would hold the whole block."""
+        lines = (np.s_[..., :_DEEP, :], np.s_[..., -_DEEP:, :], np.s_[..., :_DEEP], np.s_[..., -_DEEP:])
+        return cls(*(both[line].copy() for line in lines))
+
+
+class Block(NamedTuple):
+    """What is left of a block once it is counted."""
+
+    sums: Sums
+    edges: Edges
+
+
+def count_row(blocks: list[Block], data_range: float) -> Sums:
+    """Sums of a row of blocks, with the windows across the seams between them."""
+    parts = [block.sums for block in blocks]
+    for west, east in pairwise(blocks):
+        seam = np.concatenate([west.edges.right, east.edges.left], axis=-1)
+        # Windows near the upper and lower edge belong to the seams between rows.
+        parts.append(_windows(seam, data_range))
+    return add_blocks(parts)
+
+
+def count_seam(above: list[Block], below: list[Block], data_range: float) -> Sums:
+    """Windows across the seam between two rows of blocks."""
+    lines = [
+        np.concatenate([getattr(block.edges, side) for block in row], axis=-1)
+        for row, side in ((above, "bottom"), (below, "top"))
+    ]
+    return _windows(np.concatenate(lines, axis=-2), data_range)
+
+
+def _windows(both: Any, data_range: float) -> Sums:
+    """Number and sum of SSIM of the windows that lie in an array (stage, estimate or reference, band, y, x)."""
+    inner = (..., slice(_RIM, both.shape[-2] - _RIM), slice(_RIM, both.shape[-1] - _RIM))
+    count, total = [], []
+    for estimate, truth in both:
+        windows = ssim_of_arrays(estimate, truth, data_range)[inner]
+        count.append(np.isfinite(windows).sum((1, 2)).astype(float))
+        total.append(np.nansum(windows, (1, 2)))
+    return {"windows": np.stack(count), "ssim": np.stack(total)}
+
+
+def _count_stage(e: Any, r: Any) -> Sums:
+    """Sums over the pixels (band, y, x) that are not NaN."""
+    over, valid = (1, 2), np.isfinite(e)
     error = e - r
     joint = valid.all(axis=0)
     here, there = (xr.DataArray(a[:, joint], dims=("band", "pixel")) for a in (e, r))
     angle = angle_between(here, there, "band").values
-    over = (1, 2)
     return {
         "pixels": valid.sum(over).astype(float),
         "squares": np.nansum(error**2, over),
@@ -107,8 +219,6 @@ def _count_stage(estimate: Any, reference: Any, counts: Any, inner: Any, data_ra
         "signal": np.nansum(r, over),
         "energy": np.nansum(r**2, over),
         "highest": np.where(valid, r, -np.inf).max(over),
-        "windows": np.isfinite(windows).sum(over).astype(float),
-        "ssim": np.nansum(windows, over),
         "joint": np.asarray(float(joint.sum())),
         "joint_squares": (error[:, joint] ** 2).sum(1),
         "joint_signal": r[:, joint].sum(1),
@@ -117,11 +227,10 @@ def _count_stage(estimate: Any, reference: Any, counts: Any, inner: Any, data_ra
     }
 
 
-def add_blocks(parts: list[Any]) -> Sums:
-    """Add the sums of blocks; of the largest value, take the larger."""
-    sums = [part.item() if isinstance(part, np.ndarray) else part for part in parts]
-    how: dict[str, Any] = {key: np.max if key == "highest" else np.sum for key in sums[0]}
-    return {key: add([one[key] for one in sums], axis=0) for key, add in how.items()}
+def add_blocks(parts: list[Sums]) -> Sums:
+    """Add sums, each where it is there; of the largest value, take the larger."""
+    how: dict[str, Any] = {key: np.max if key == "highest" else np.sum for part in parts for key in part}
+    return {key: add([part[key] for part in parts if key in part], axis=0) for key, add in how.items()}
 
 
 def _table(total: Sums, names: list[str], protocol: Protocol, sizes: tuple[float, float], pixels: int) -> xr.Dataset:

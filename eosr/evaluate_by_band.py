@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -32,7 +32,8 @@ def by_band(table: xr.Dataset, *, projection: dict[str, str] | str = "both") -> 
     -------
     str
         A table per property and operator. In the rows over all bands of one pixel size RMSE, SRE and PSNR are pooled
-        over pixels and bands, SSIM and bPSNR are means over bands. A line below says in which convention.
+        over pixels and bands, SSIM and bPSNR are means over bands. A line below says in which convention; the last
+        line, what rows are whose label does not tell: options, and weights by their checksum.
 
     Raises
     ------
@@ -47,7 +48,34 @@ def by_band(table: xr.Dataset, *, projection: dict[str, str] | str = "both") -> 
         for operator in table.degradation.values:
             one = table.loc[{"property": kind, "degradation": operator}]
             parts.append("\n".join(_lines(one, projection)) + "\n\n" + _about(one, str(kind), str(operator)))
-    return "\n".join(parts)
+    told = row_note(table)
+    return "\n".join([*parts, f"{told}\n"] if told else parts)
+
+
+def row_note(table: xr.Dataset, labels: Iterable[str] | None = None) -> str:
+    """Say what rows are whose label does not tell: options that are not the defaults, and weights.
+
+    Parameters
+    ----------
+    table : Dataset
+        From `eosr.evaluate`.
+    labels : iterable of str, optional
+        Rows that are shown. Default: all.
+
+    Returns
+    -------
+    str
+        One sentence, weights with the first 12 digits of their SHA-256; empty where the labels say it all.
+    """
+    if not {"described", "weights_sha256"} <= set(table.coords):
+        return ""
+    shown = set(map(str, table.method.values if labels is None else labels))
+    told = []
+    for label, what, sums in zip(table.method.values, table.described.values, table.weights_sha256.values, strict=True):
+        weights = ", ".join(one[:12] for one in str(sums).split())
+        if str(label) in shown and (weights or str(what) != str(label)):
+            told.append(f"{label} is {what}" + (f" (SHA-256 {weights})" if weights else ""))
+    return f"Rows: {'; '.join(told)}." if told else ""
 
 
 def _lines(table: xr.Dataset, projection: dict[str, str] | str) -> Iterator[str]:

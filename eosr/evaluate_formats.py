@@ -18,7 +18,7 @@ import numpy as np
 import xarray as xr
 
 from eosr.errors import MetricError
-from eosr.evaluate_sheets import evaluation_sheets, latex, markdown, paper_sheets
+from eosr.evaluate_sheets import Sheet, evaluation_sheets, latex, markdown, paper_sheets
 from eosr.evaluate_study import PaperTable
 from eosr.study_figures import ALL
 from eosr.study_flags import MEANINGS
@@ -29,15 +29,18 @@ Evaluated: TypeAlias = xr.Dataset | Sequence[PaperTable]
 #: Columns of an evaluation in CSV and JSON. ``scene`` is "all" in summaries, ``band`` e.g. "all 20 m" over bands.
 EVALUATION_COLUMNS: Final = (
     "scene", "method", "property", "degradation", "projection", "band", "average", "metric", "value", "unit", "better",
-    "low", "high", "seconds", "peak_memory", "pixels",
+    "low", "high", "seconds", "peak_memory", "pixels", "kind", "described", "weights_sha256",
 )  # fmt: skip
 #: Columns of the study's tables in CSV.
 PAPER_COLUMNS: Final = (
     "table", "level", "gsd", "property", "source", "method", "label", "projection", "average", "metric", "band",
     "value", "text", "to_bicubic", "flags", "gpus", "batch", "hours", "degradation", "convention", "scenes",
+    "described", "weights_sha256",
 )  # fmt: skip
 #: Variables of an evaluation that hold scores.
 _SCORES: Final = ("summary_overall", "summary", "score_overall", "score")
+#: What a row is: coordinates of ``method``; empty where an evaluation does not say.
+_IDENTITY: Final = ("kind", "described", "weights_sha256")
 #: What time and memory are told for.
 _COSTED: Final = ("scene", "method", "property", "degradation")
 _NEEDED: Final = ("scene", "method", "property", "degradation", "projection", "band", "metric", "gsd", "native_gsd")
@@ -63,12 +66,12 @@ def to_markdown(table: Evaluated) -> str:
     MetricError
         If ``table`` is neither.
     """
-    return markdown(_sheets(table))
+    return markdown(to_sheets(table))
 
 
 def to_latex(table: Evaluated) -> str:
     """Show an evaluation, or the study's tables, as LaTeX tables; see `to_markdown`. Needs booktabs and graphicx."""
-    return latex(_sheets(table))
+    return latex(to_sheets(table))
 
 
 def to_csv(table: Evaluated) -> str:
@@ -83,7 +86,7 @@ def to_csv(table: Evaluated) -> str:
     -------
     str
         One figure per row, columns `EVALUATION_COLUMNS` or `PAPER_COLUMNS`, all digits. An empty field is "no figure";
-        an error of 0 has an SRE of ``inf``.
+        an error of 0 has an SRE of ``inf``. ``described`` tells options, ``weights_sha256`` the weights of a row.
 
     Raises
     ------
@@ -128,7 +131,14 @@ def to_json(table: Evaluated) -> str:
     return f'{head[:-2]},\n "rows": [\n{listed}\n ]\n}}\n'
 
 
-def _sheets(table: Evaluated) -> list[Any]:
+def to_sheets(table: Evaluated) -> list[Sheet]:
+    """Return what `to_markdown` and `to_latex` set, table by table; e.g. for `eosr.report.write_report`.
+
+    Raises
+    ------
+    MetricError
+        If ``table`` is neither.
+    """
     _kind(table)
     if isinstance(table, xr.Dataset):
         return evaluation_sheets(table)
@@ -155,6 +165,7 @@ def _kind(table: Evaluated) -> tuple[tuple[str, ...], Iterator[dict[str, Any]]]:
 def _evaluation_rows(table: xr.Dataset) -> Iterator[dict[str, Any]]:
     units, better = (_by_metric(table, name) for name in ("unit", "better"))
     costs = {name: _costs(table, name) for name in ("seconds", "peak_memory", "pixels")}
+    identity = _identities(table)
     for variable in _SCORES:
         if variable not in table:
             continue
@@ -170,12 +181,21 @@ def _evaluation_rows(table: xr.Dataset) -> Iterator[dict[str, Any]]:
                 continue  # a method that does not make the band, or has no projection
             at = {dim: place[i] for dim, place, i in zip(dims, places, index, strict=True)}
             key = tuple(at.get(dim, ALL) for dim in _COSTED)
-            shared = {**_place(at), **{name: told.get(key, math.nan) for name, told in costs.items()}}
+            shared = {**_place(at), **{name: told.get(key, math.nan) for name, told in costs.items()},
+                      **identity[at["method"]]}  # fmt: skip
             for i, metric in metrics:
                 yield {
                     **shared, "metric": metric, "value": float(figures[i]), "unit": units.get(metric, ""),
                     "better": better.get(metric, ""), "low": float(low[index][i]), "high": float(high[index][i]),
                 }  # fmt: skip
+
+
+def _identities(table: xr.Dataset) -> dict[str, dict[str, str]]:
+    none = [""] * table.sizes["method"]
+    columns = [table[name].values if name in table.coords else none for name in _IDENTITY]
+    told = zip(*columns, strict=True)
+    return {str(label): dict(zip(_IDENTITY, map(str, one), strict=True))
+            for label, one in zip(table["method"].values, told, strict=True)}  # fmt: skip
 
 
 def _by_metric(table: xr.Dataset, name: str) -> dict[str, str]:
@@ -220,7 +240,8 @@ def _paper_rows(papers: Sequence[PaperTable]) -> Iterator[dict[str, Any]]:
                 "average": row.average, "gpus": row.gpus, "batch": row.batch, "hours": row.hours,
                 "degradation": paper.degradation if measured else "",
                 "convention": paper.convention if measured else "",
-                "scenes": list(paper.scenes) if measured else [],
+                "scenes": list(paper.scenes) if measured else [], "described": row.described,
+                "weights_sha256": row.weights_sha256,
             }  # fmt: skip
             for (metric, band), cell in zip(paper.columns, row.cells, strict=True):
                 if cell.value is not None:

@@ -11,21 +11,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 from typing import Any, Final, Literal, TypeAlias
 
+import dask.array as da
 import numpy as np
+import numpy.typing as npt
 import xarray as xr
 
-from eosr.bands import SHARP_BANDS, check_bands
-from eosr.degrade import degrade
-from eosr.errors import BandError, GridError, MetricError, ReachError
-from eosr.grid import STEPS, crop_to_multiple, groups_of, gsd_of
-from eosr.methods import Choice, Method, choose_methods
+from eosr.bands import NODATA, SATURATED
+from eosr.degrade import as_float_with_nan, degrade
+from eosr.errors import GridError
+from eosr.grid import STEPS, crop_to_multiple, group_of, groups_of, gsd_of
+from eosr.methods import Choice
 from eosr.metrics import score_table
 from eosr.metrics.table import Convention
-from eosr.superresolve import superresolve_stages
-from eosr.tiling import check_size, plan_tasks
+from eosr.superresolve import Parameters, Stages, superresolve_stages
 
 Property: TypeAlias = Literal["synthesis", "consistency"]
 
@@ -49,97 +49,64 @@ class Protocol:
 
 @dataclass(frozen=True, kw_only=True)
 class Pairs:
-    """Bands of one pixel size: estimates before and after the projection, the reference, the work as lazy arrays."""
+    """Bands of one pixel size: estimates before and after the projection, and the reference."""
 
     before: xr.Dataset
     after: xr.Dataset
     reference: xr.Dataset
     factor: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """Pairs by the group of their pixel size that come from the same tiles, and the seconds of work as lazy arrays."""
+
+    pairs: Mapping[int, Pairs]
     seconds: Sequence[Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """Bands of one scene, to be sharpened by one method in one way."""
+
+    ds: xr.Dataset
+    #: Bands by the group of their pixel size; several groups only in consistency, where one scene serves all.
+    groups: Mapping[int, Sequence[str]]
+    choice: Choice
+    protocol: Protocol
+    #: Bands without which one of the methods of the table makes no pixel: all are scored where all make one.
+    guides: Sequence[str] = ()
+
+    @property
+    def bands(self) -> list[str]:
+        """Bands of all groups."""
+        return [name for names in self.groups.values() for name in names]
 
     @property
     def nbytes(self) -> int:
-        """What they hold once computed [bytes]."""
-        return sum(part.nbytes for part in (self.before, self.after, self.reference))
+        """What pairs of the whole scene hold once computed [bytes]: two estimates in float32, and the reference."""
+        return sum(self.ds[name].size * (8 + self.ds[name].dtype.itemsize) for name in self.bands)
 
 
-def scored_bands(ds: xr.Dataset, bands: Sequence[str] | None) -> dict[int, list[str]]:
-    """Bands to score by the group of their pixel size.
+@dataclass(frozen=True, kw_only=True)
+class Strip:
+    """Rows of a scene that are scored together, and those around them that are read too [10 m pixels]."""
 
-    Raises
-    ------
-    BandError
-        If a band asked for has no group, or there is none at all.
-    """
-    groups = {
-        group: [n for n in names if n != "B10"] for group, names in groups_of(ds).items() if group in SCORED_GROUPS
-    }
-    if bands is not None:
-        asked = check_bands(bands)
-        missing = [name for name in asked if not any(name in names for names in groups.values())]
-        if missing:
-            raise BandError(
-                f"band {', '.join(missing)} cannot be scored: the Dataset has no such 20 m or 60 m band. It has "
-                f"{', '.join(name for names in groups.values() for name in names) or 'none'}."
-            )
-        groups = {group: [name for name in names if name in asked] for group, names in groups.items()}
-    groups = {group: names for group, names in groups.items() if names}
-    if not groups:
-        raise BandError("the Dataset has no 20 m or 60 m band to score. Open it with e.g. B05 and the 10 m bands.")
-    return groups
+    start: int
+    stop: int
+    #: First and last row that is read.
+    first: int
+    last: int
+    #: What the methods estimated from the whole scene.
+    parameters: Parameters
 
 
-def check_scene(
-    ds: xr.Dataset,
-    scene: str,
-    runs: Mapping[str, Choice],
-    made: Mapping[str, Mapping[int, Sequence[str]]],
-    protocols: Sequence[Protocol],
-) -> None:
-    """Refuse, before anything is computed, what no pairs can be made of or what leaves none of their pixels.
-
-    Parameters
-    ----------
-    ds, scene
-        The scene and its name.
-    runs, made
-        Label -> method, and label -> group -> bands of the scene it makes.
-    protocols
-        Everything that will be asked of every method.
-
-    Raises
-    ------
-    RadiometryError, DegradationError, MethodError
-        If a method was not made for the level of the scene or for an operator.
-    GridError
-        If the scene is too small for any of the methods (the size told is enough for all), or a border leaves nothing.
-    """
-    ds = ds.drop_vars("B10", errors="ignore")
-    available = [name for name in SHARP_BANDS if name in ds.data_vars]
-    short: dict[int, str] = {}
-    for label, choice in runs.items():
-        for group, names in made[label].items():
-            for method, protocol in product(choose_methods(choice, names, available), protocols):
-                method.check(level=str(ds.attrs.get("level", "")), degradation=protocol.degradation)
-                factor, whole = _cropped(ds, group, protocol)
-                try:
-                    _check_reach(ds, method, protocol, factor, whole)
-                except ReachError as error:
-                    least = -(-error.needed * factor // whole) * whole
-                    must = f"is degraded by {factor} first, and must still" if factor > 1 else "must"
-                    short[least] = f"{', '.join(names)}: it {must} hold {error.needed} pixels for {label}"
-    if short:
-        least = max(short)
-        raise GridError(
-            f"the window of {scene} is too small to score {short[least]}. Open at least {least} x {least} pixels of 10 "
-            "m, name other bands=..., or let small scenes be continued by their mirror images with small='mirror'."
-        )
-    for group, protocol in product(sorted({group for groups in made.values() for group in groups}), protocols):
-        nested = crop_to_multiple(ds, _cropped(ds, group, protocol)[1])
-        _inner(nested.sizes, group, STEPS[group], protocol)
+def units_of(groups: Mapping[int, Sequence[str]], protocol: Protocol) -> list[Mapping[int, Sequence[str]]]:
+    """Groups that are sharpened together: in synthesis each has a degraded scene of its own."""
+    return [groups] if protocol.property == "consistency" else [{group: names} for group, names in groups.items()]
 
 
-def _cropped(ds: xr.Dataset, group: int, protocol: Protocol) -> tuple[int, int]:
+def cropped(ds: xr.Dataset, group: int, protocol: Protocol) -> tuple[int, int]:
     """By how much the scene is degraded before it is sharpened, and the pixels of 10 m that are cropped to a multiple.
 
     Whole pixels of every group must remain after degrading, so that the coarse grids nest again.
@@ -148,40 +115,108 @@ def _cropped(ds: xr.Dataset, group: int, protocol: Protocol) -> tuple[int, int]:
     return factor, factor * max(STEPS[one] for one in groups_of(ds))
 
 
-def _check_reach(ds: xr.Dataset, method: Method, protocol: Protocol, factor: int, whole: int) -> None:
-    """Refuse what a method will be given if it is below its reach, and is not continued by its mirror images."""
-    if protocol.mirror:
-        return
-    fewest = {axis: min(ds.sizes[f"{axis}{group}"] * STEPS[group] for group in groups_of(ds)) for axis in "yx"}
-    given = xr.Dataset(coords={f"{axis}10": range(size // whole * whole // factor) for axis, size in fewest.items()})
-    check_size(given, plan_tasks(ds, method, protocol.degradation, consistency=True, dtype="float32"))
+def nested_of(ask: Ask) -> tuple[xr.Dataset, int]:
+    """The scene in whole pixels of every grid that comes, saturated ones as gaps; and by how much it is degraded first.
+
+    A saturated pixel says "at least": it is no measurement to be compared with, nor one to be mixed into larger pixels.
+    """
+    # B10 is never scored, and has no MTF to be degraded by.
+    ds = ask.ds.drop_vars("B10", errors="ignore")
+    factor, whole = cropped(ds, next(iter(ask.groups)), ask.protocol)
+    nested = crop_to_multiple(ds, whole)
+    bands = [name for names in groups_of(nested).values() for name in names]
+    return nested.assign({name: _without_saturated(nested[name]) for name in bands}), factor
 
 
-def make_pairs(ds: xr.Dataset, group: int, names: list[str], choice: Choice, protocol: Protocol) -> Pairs:
-    """Estimates and reference of one group of bands, lazily.
+def _without_saturated(band: xr.DataArray) -> xr.DataArray:
+    gap = np.nan if band.dtype.kind == "f" else NODATA
+    kept = band.copy(data=_where(band.data != SATURATED, band.data, band.dtype.type(gap)))
+    kept.encoding = band.encoding
+    return kept
+
+
+def _where(there: Any, data: Any, other: Any) -> Any:
+    return (da if isinstance(data, da.Array) else np).where(there, data, other)
+
+
+def given_of(nested: xr.Dataset, factor: int, protocol: Protocol) -> tuple[xr.Dataset, str]:
+    """What a method is given, and the operator it is told."""
+    if protocol.property == "synthesis":
+        return degrade(nested, factor, degradation=protocol.degradation), "auto"
+    return nested, protocol.degradation
+
+
+def make_work(ask: Ask, strip: Strip | None = None) -> Work:
+    """Estimates and reference, lazily; of a whole scene, or of a strip of it.
 
     Raises
     ------
     ReachError
-        If the scene is too small; `check_scene` says by how much.
+        If the scene is too small; `eosr.evaluate_checks.check_scene` says by how much.
     """
-    # B10 is never scored, and has no MTF to be degraded by.
-    ds = ds.drop_vars("B10", errors="ignore")
-    factor, told = STEPS[group], protocol.degradation
-    nested = crop_to_multiple(ds, _cropped(ds, group, protocol)[1])
-    if protocol.property == "synthesis":
-        given = degrade(nested, factor, degradation=told)
-        stages = superresolve_stages(given, choice, bands=names, degradation="auto", mirror=protocol.mirror)
-        before, after = stages.before[names], stages.after[names]
-    else:
-        stages = superresolve_stages(nested, choice, bands=names, degradation=told, mirror=protocol.mirror)
-        before, after = (
-            degrade(stage[names], factor, degradation=told) for stage in (stages.before, stages.after)
-        )  # fmt: skip
-    return Pairs(
-        before=_renamed(before, group), after=_renamed(after, group), reference=nested[names], factor=factor,
-        seconds=stages.seconds,
+    nested, factor = nested_of(ask)
+    if strip is not None:
+        nested = nested.isel(
+            {f"y{g}": slice(strip.first // STEPS[g], strip.last // STEPS[g]) for g in groups_of(nested)}
+        )
+    given, told = given_of(nested, factor, ask.protocol)
+    stages = superresolve_stages(
+        given, ask.choice, bands=ask.bands, degradation=told, mirror=ask.protocol.mirror or strip is not None,
+        parameters=None if strip is None else strip.parameters,
     )  # fmt: skip
+    there = _made_by_all(given, ask.guides)
+    pairs = {
+        group: _pairs_of(nested, group, list(names), stages, ask.protocol, there) for group, names in ask.groups.items()
+    }
+    work = Work(pairs=pairs, seconds=stages.seconds)
+    return work if strip is None else _cut(work, factor, strip)
+
+
+def _pairs_of(
+    nested: xr.Dataset, group: int, names: list[str], stages: Stages, protocol: Protocol, there: xr.DataArray | None
+) -> Pairs:
+    both = [stage[names] for stage in (stages.before, stages.after)]
+    if there is not None:
+        both = [stage.where(there) for stage in both]
+    if protocol.property == "consistency":
+        both = [degrade(stage, STEPS[group], degradation=protocol.degradation) for stage in both]
+    before, after = (_renamed(stage, group) for stage in both)
+    return Pairs(before=before, after=after, reference=nested[names], factor=STEPS[group])
+
+
+def _made_by_all(given: xr.Dataset, guides: Sequence[str]) -> xr.DataArray | None:
+    """Pixels of 10 m (y10, x10) where no guide has a gap; None if there are no guides to look at."""
+    there: xr.DataArray | None = None
+    for name in guides:
+        band = given[name]
+        valid = np.isfinite(as_float_with_nan(band.data))
+        if (step := STEPS[group_of(band)]) > 1:
+            valid = _enlarged(valid, step)
+        one = xr.DataArray(valid, dims=(*band.dims[:-2], "y10", "x10"))
+        there = one if there is None else there & one
+    return there
+
+
+def _enlarged(valid: Any, step: int) -> Any:
+    if not isinstance(valid, da.Array):
+        return _repeated(valid, step)
+    chunks = (*valid.chunks[:-2], *(tuple(size * step for size in sizes) for sizes in valid.chunks[-2:]))
+    return da.map_blocks(_repeated, valid, step, dtype=bool, chunks=chunks)
+
+
+def _repeated(block: npt.NDArray[np.bool_], step: int) -> npt.NDArray[np.bool_]:
+    return block.repeat(step, -2).repeat(step, -1)
+
+
+def _cut(work: Work, factor: int, strip: Strip) -> Work:
+    """The rows of a strip, without those that were read around them."""
+    start, stop = strip.start - strip.first, strip.stop - strip.first
+    pairs = {}
+    for group, whole in work.pairs.items():
+        rows = {f"y{group}": slice(start // STEPS[group], stop // STEPS[group])}
+        before, after, reference = (part.isel(rows) for part in (whole.before, whole.after, whole.reference))
+        pairs[group] = replace(whole, before=before, after=after, reference=reference)
+    return Work(pairs=pairs, seconds=[plane[:, start // factor : stop // factor] for plane in work.seconds])
 
 
 def _renamed(sharp: xr.Dataset, group: int) -> xr.Dataset:
@@ -190,26 +225,27 @@ def _renamed(sharp: xr.Dataset, group: int) -> xr.Dataset:
     return bare.rename(y10=f"y{group}", x10=f"x{group}")
 
 
-def in_memory(pairs: Pairs) -> Pairs:
+def in_memory(work: Work) -> Work:
     """Compute pairs all at once: scoring arrays needs no graph of its own."""
-    parts = {"before": pairs.before, "after": pairs.after, "reference": pairs.reference}
-    # One Dataset, one graph: both stages come from the same tiles, which are sharpened once.
+    parts = {
+        (group, key): part
+        for group, pairs in work.pairs.items()
+        for key, part in (("before", pairs.before), ("after", pairs.after), ("reference", pairs.reference))
+    }
+    # One Dataset, one graph: all come from the same tiles, which are sharpened once.
     whole = xr.merge(
-        [part.rename({name: f"{key} {name}" for name in part.data_vars}) for key, part in parts.items()],
+        [part.rename({name: f"{key} {name}" for name in part.data_vars}) for (_, key), part in parts.items()],
         combine_attrs="drop", compat="override", join="override",
     )  # fmt: skip
-    whole["seconds"] = total_seconds(pairs)
+    whole["seconds"] = xr.DataArray(sum(plane.sum() for plane in work.seconds))
     whole = whole.compute()
-    loaded: dict[str, Any] = {
-        key: part.assign({name: part[name].copy(data=whole[f"{key} {name}"].data) for name in part.data_vars})
-        for key, part in parts.items()
-    }
-    return replace(pairs, **loaded, seconds=(whole["seconds"],))
-
-
-def total_seconds(pairs: Pairs) -> xr.DataArray:
-    """Seconds of work of all tiles [s]."""
-    return xr.DataArray(sum(plane.sum() for plane in pairs.seconds))
+    loaded: dict[int, dict[str, Any]] = {group: {} for group in work.pairs}
+    for (group, key), part in parts.items():
+        loaded[group][key] = part.assign({n: part[n].copy(data=whole[f"{key} {n}"].data) for n in part.data_vars})
+    return Work(
+        pairs={group: replace(pairs, **loaded[group]) for group, pairs in work.pairs.items()},
+        seconds=[float(whole["seconds"])],
+    )
 
 
 def score_pairs(
@@ -221,8 +257,6 @@ def score_pairs(
     ------
     GridError
         If the border leaves nothing.
-    MetricError
-        If the mask is not one of the 10 m grid.
     """
     inner, sizes = inner_of(pairs, group, protocol), sizes_of(pairs, group, protocol)
     reference = pairs.reference
@@ -252,10 +286,11 @@ def inner_of(pairs: Pairs, group: int, protocol: Protocol) -> dict[str, slice]:
     GridError
         If the border leaves nothing.
     """
-    return _inner(pairs.reference.sizes, group, pairs.factor, protocol)
+    return inner_sizes(pairs.reference.sizes, group, pairs.factor, protocol)
 
 
-def _inner(sizes: Mapping[Any, int], group: int, factor: int, protocol: Protocol) -> dict[str, slice]:
+def inner_sizes(sizes: Mapping[Any, int], group: int, factor: int, protocol: Protocol) -> dict[str, slice]:
+    """The same, from the sizes of the reference."""
     rim = protocol.border
     if rim is None:
         rim = BORDER * (factor if protocol.property == "synthesis" else 1)
@@ -272,34 +307,8 @@ def _inner(sizes: Mapping[Any, int], group: int, factor: int, protocol: Protocol
 
 
 def coarse_mask(mask: xr.DataArray, reference: xr.Dataset, group: int) -> xr.DataArray:
-    """Mask of the bands' own pixels: those of which every 10 m pixel is to be used.
-
-    Raises
-    ------
-    MetricError
-        If the mask is not one of the 10 m grid.
-    """
+    """Mask of the bands' own pixels: those of which every 10 m pixel is to be used."""
     step, dims = STEPS[group], (f"y{group}", f"x{group}")
-    if mask.dtype != bool or not {"y10", "x10"} <= set(mask.dims):
-        raise MetricError(
-            f"mask is {mask.dtype} on {mask.dims}. Pass bool with True = use on the 10 m grid, dims ('y10', 'x10')."
-        )
-    cropped = mask.isel(y10=slice(0, reference.sizes[dims[0]] * step), x10=slice(0, reference.sizes[dims[1]] * step))
-    coarse = cropped.coarsen(y10=step, x10=step, boundary="trim").reduce(np.all)
+    nested = mask.isel(y10=slice(0, reference.sizes[dims[0]] * step), x10=slice(0, reference.sizes[dims[1]] * step))
+    coarse = nested.coarsen(y10=step, x10=step, boundary="trim").reduce(np.all)
     return coarse.rename(y10=dims[0], x10=dims[1])
-
-
-def check_scored(table: xr.Dataset, scene: str, label: str) -> None:
-    """Refuse a band of which no pixel counted.
-
-    Raises
-    ------
-    MetricError
-    """
-    empty = table.coverage == 0
-    if bool(empty.any()):
-        bands = [str(name) for name in table.band.values[empty.values]]
-        raise MetricError(
-            f"no pixel is left to score {label} in band {', '.join(bands)} of {scene}: all are nodata, masked or in "
-            "the border. Choose another window or time, or a smaller border or mask."
-        )

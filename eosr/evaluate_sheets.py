@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
+from eosr.evaluate_by_band import row_note
 from eosr.evaluate_study import PaperRow, PaperTable, figure_text, metric_name
 from eosr.study_figures import ALL, METRICS, Column
 from eosr.study_flags import MEANINGS, Flag
@@ -222,13 +223,14 @@ def _evaluation_sheet(table: xr.Dataset, about: str, operator: str, gsd: int) ->
     low, high = (_overall_rmse(here, f"summary_overall_{end}", gsd) for end in ("low", "high"))
     write = partial(figure_text, reflectance=table.attrs.get("units") == "reflectance")
     best = [_best(column, figures[..., i], table) for i, column in enumerate(columns)]
-    rows = []
+    rows, labels = [], []
     for i, j in product(range(here.sizes["method"]), range(here.sizes["projection"])):
         if np.isnan(figures[i, j]).all():
             continue  # a method that does not make these bands, or has no projection
         between = (
             "" if np.isnan(low[i, j] + high[i, j]) else f"{write('rmse', low[i, j])} to {write('rmse', high[i, j])}"
         )
+        labels.append(str(here["method"].values[i]))
         cells = [Cell(_row_name(here, i, j))]
         for column, value, winner in zip(columns, figures[i, j], best, strict=True):
             text = write(column[0], value)
@@ -238,11 +240,12 @@ def _evaluation_sheet(table: xr.Dataset, about: str, operator: str, gsd: int) ->
     unit = "1" if table.attrs.get("units") == "reflectance" else "DN"
     heads = [band or _head((metric, band)).replace("[DN]", f"[{unit}]") for metric, band in columns]
     intervals = () if np.isnan(low + high).all() else ("In brackets the interval of the bootstrap over scenes.",)
+    told = row_note(table, labels)
     return Sheet(
         title=f"{about.capitalize()}, {gsd} m bands, degradation {operator}",
         heads=("method", *heads, "time [s]", "memory [MiB]"),
         rows=tuple(rows),
-        notes=(_conditions(table, operator, _average_shown(averages)), *intervals),
+        notes=(_conditions(table, operator, _average_shown(averages)), *intervals, *([told] if told else [])),
     )
 
 

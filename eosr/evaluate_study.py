@@ -19,10 +19,12 @@ import xarray as xr
 
 from eosr.bands import QUANTIFICATION
 from eosr.errors import MetricError
+from eosr.evaluate_arguments import named_scenes
+from eosr.evaluate_by_band import row_note
 from eosr.study_figures import ALL, BANDS_OF, TABLES, Column, PrintedRow, PrintedTable
 from eosr.study_flags import Flag, flags
 
-#: Label of a measured method -> how the study prints it. What is not here gets a row of its own.
+#: What a measured method is (`kind` of an evaluation) -> how the study prints it. What is not here gets its own row.
 PRINTED_NAME: Final[Mapping[str, str]] = MappingProxyType(
     {
         "bicubic": "Bicubic", "atprk": "ATPRK", "supreme": "SupReME", "superres_like": "Superres", "dsen2": "DSen2",
@@ -40,6 +42,8 @@ _OPERATOR: Final = "study"
 _LEVELS: Final = ("L1C", "L2A")
 #: Columns that another convention than the study's changes; at 60 m ERGAS as well.
 _BY_CONVENTION: Final = ("ssim", "psnr", "bpsnr")
+#: Coordinates of an evaluation that say what a row is.
+_IDENTITY: Final = ("kind", "described", "weights_sha256")
 _DECIBELS: Final = ("sre", "psnr", "bpsnr")
 _DIGITS: Final[Mapping[str, int]] = MappingProxyType({"ssim": 4, "sam": 3, "ergas": 3})
 
@@ -76,6 +80,10 @@ class PaperRow:
     cells: tuple[PaperCell, ...]
     #: Codes that concern the whole row.
     flags: tuple[str, ...] = ()
+    #: What a measured row is: `kind`, `described` and `weights_sha256` of the evaluation; empty in the print.
+    kind: str = ""
+    described: str = ""
+    weights_sha256: str = ""
     gpus: int | None = None
     batch: int | None = None
     hours: int | None = None
@@ -127,6 +135,10 @@ def paper_tables(table: xr.Dataset | None, *, level: str | None = None) -> list[
     ------
     MetricError
         If the level is not known, or ``table`` is no evaluation.
+
+    Notes
+    -----
+    Which printed row a measured one belongs to is told by its ``kind``, never by its label.
     """
     if table is None:
         levels = _LEVELS if level is None else (_checked(level),)
@@ -136,6 +148,11 @@ def paper_tables(table: xr.Dataset | None, *, level: str | None = None) -> list[
         raise MetricError(
             f"the table has no {' and no '.join(sorted(missing))}, so it is no evaluation. Pass what eosr.evaluate "
             "returned."
+        )
+    if "kind" not in table.coords:
+        raise MetricError(
+            "the table has no coordinate 'kind', which says what each row is: another eosr made it. Evaluate again, or "
+            "say it, e.g. table.assign_coords(kind=('method', ['bicubic', 'eosr']))."
         )
     wanted = _checked(table.attrs.get("level") if level is None else level)
     gsds, properties = {int(gsd) for gsd in table["gsd"].values}, {str(name) for name in table["property"].values}
@@ -180,6 +197,33 @@ def figure_text(metric: str, value: float, *, reflectance: bool = False) -> str:
     return "-" if math.isnan(value) else f"{value:.{digits}f}"
 
 
+def check_levels(ds: Any) -> None:
+    """Refuse scenes that the study has no tables for, before they are evaluated.
+
+    Parameters
+    ----------
+    ds : Dataset, or sequence or mapping of them
+        As in `eosr.evaluate`.
+
+    Raises
+    ------
+    MetricError
+        If they are of several levels, or of none that the study has.
+    """
+    levels = {name: str(scene.attrs.get("level", "")) for name, scene in named_scenes(ds).items()}
+    for name, level in levels.items():
+        if level not in _LEVELS:
+            raise MetricError(
+                f"{name} has level={level!r}, which the study has no tables for. Set ds.attrs['level'] to 'L1C' or "
+                "'L2A'; or, on the command line, type --property both --convention zhang2020 instead of --preset "
+                "zhang2020."
+            )
+    if len(set(levels.values())) > 1:
+        raise MetricError(
+            "the scenes are of L1C and of L2A, which the study has in different tables. Judge them apart."
+        )
+
+
 def _checked(level: object) -> str:
     if level not in _LEVELS:
         raise MetricError(
@@ -195,8 +239,9 @@ def _paper_table(printed: PrintedTable, table: xr.Dataset | None) -> PaperTable:
     measured = [] if table is None or printed.kind == "distributed" else _measured_rows(printed, table)
     ordered: list[PaperRow] = []
     for row in rows:
-        ordered += [row, *(one for one in measured if one.method == row.method)]
-    ordered += [one for one in measured if one.method not in {row.method for row in rows}]
+        ordered += [row, *(one for one in measured if one.kind in PRINTED_NAME and one.method == row.method)]
+    printed_names = {row.method for row in rows}
+    ordered += [one for one in measured if one.kind not in PRINTED_NAME or one.method not in printed_names]
     here = table is not None and bool(measured)
     return PaperTable(
         printed=printed,
@@ -242,19 +287,20 @@ def _printed_bicubic(printed: PrintedTable) -> PrintedRow | None:
 def _measured_rows(printed: PrintedTable, table: xr.Dataset) -> list[PaperRow]:
     if _OPERATOR not in table["degradation"].values:
         return []
-    labels, projections, averages = (
-        [str(name) for name in table[dim].values] for dim in ("method", "projection", "average")
+    labels, projections, averages, kinds = (
+        [str(name) for name in table[dim].values] for dim in ("method", "projection", "average", "kind")
     )
     figures = np.stack([_column(table, printed, column) for column in printed.columns], axis=-1)
     none = np.full(len(printed.columns), np.nan)
     rows = []
     for (i, label), (k, average) in product(enumerate(labels), enumerate(averages)):
-        method = _method_in(printed, label)
+        method = _method_in(printed, label, kinds[i])
         compares = {"bicubic", "before"} <= {*labels, *projections}
         bicubic = figures[labels.index("bicubic"), projections.index("before"), k] if compares else none
+        about = {name: str(table[name].values[i]) for name in _IDENTITY if name in table.coords}
         for j, projection in enumerate(projections):
             if method and not np.isnan(figures[i, j, k]).all():
-                who = (method, label, projection, average)
+                who = {"method": method, "label": label, "projection": projection, "average": average, **about}
                 rows.append(_measured_row(printed, figures[i, j, k].tolist(), bicubic.tolist(), who))
     return rows
 
@@ -273,19 +319,15 @@ def _column(table: xr.Dataset, printed: PrintedTable, column: Column) -> npt.NDA
     return figures * QUANTIFICATION if in_reflectance else figures
 
 
-def _method_in(printed: PrintedTable, label: str) -> str:
+def _method_in(printed: PrintedTable, label: str, kind: str) -> str:
     """Return the name of a measured method in a table; empty if it does not belong there."""
-    name = PRINTED_NAME.get(label, label)
     # S2x makes no 60 m band and S6x no 20 m band, so that they cannot stray into each other's tables.
     if printed.kind != "adversarial":
-        return name
-    return "pre-trained S2x" if label == "s2x" else "" if label in PRINTED_NAME else name
+        return PRINTED_NAME.get(kind, label)
+    return "pre-trained S2x" if kind == "s2x" else "" if kind in PRINTED_NAME else label
 
 
-def _measured_row(
-    printed: PrintedTable, values: list[float], bicubic: list[float], who: tuple[str, str, str, str]
-) -> PaperRow:
-    method, label, projection, average = who
+def _measured_row(printed: PrintedTable, values: list[float], bicubic: list[float], who: dict[str, Any]) -> PaperRow:
     cells = []
     for (metric, _), value, reference in zip(printed.columns, values, bicubic, strict=True):
         seen = to_bicubic(metric, value, reference)
@@ -297,9 +339,7 @@ def _measured_row(
                 to_bicubic=None if math.isnan(seen) else seen,
             )
         )
-    return PaperRow(
-        source="measured", method=method, label=label, projection=projection, average=average, cells=tuple(cells)
-    )
+    return PaperRow(source="measured", cells=tuple(cells), **who)
 
 
 def _notes(printed: PrintedTable, table: xr.Dataset | None, measured: list[PaperRow]) -> list[str]:
@@ -317,6 +357,8 @@ def _notes(printed: PrintedTable, table: xr.Dataset | None, measured: list[Paper
         f"border {table.attrs.get('border', 'unknown')}.",
         "'projected' is the same output after the projection onto the measurement, which the study does not have.",
     ]
+    told = row_note(table, (row.label for row in measured))
+    notes += [told] if told else []
     lacking = [name for name in BANDS_OF[printed.gsd] if name not in table["band"].values]
     if lacking and printed.kind != "bands":
         notes.append(f"Measured without {', '.join(lacking)}, which the printed averages hold.")
@@ -332,7 +374,7 @@ def _notes(printed: PrintedTable, table: xr.Dataset | None, measured: list[Paper
             )
     if not any(row.label == "bicubic" for row in measured) and "bicubic" not in table["method"].values:
         notes.append("Bicubic was not measured, so the measured rows have no ratio to it.")
-    return notes + [REMARKS[label] for label in dict.fromkeys(row.label for row in measured) if label in REMARKS]
+    return notes + [REMARKS[kind] for kind in dict.fromkeys(row.kind for row in measured) if kind in REMARKS]
 
 
 def metric_name(metric: str) -> str:

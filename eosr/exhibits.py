@@ -13,7 +13,7 @@ from eosr.bands import BANDS_10M, SHARP_BANDS
 from eosr.degrade import as_float_with_nan, degrade
 from eosr.errors import GridError, ReachError
 from eosr.evaluate_arguments import BICUBIC, choices, mirrored, named_scenes
-from eosr.evaluate_pairs import scored_bands
+from eosr.evaluate_checks import scored_bands
 from eosr.grid import STEPS, crop_to_multiple, groups_of
 from eosr.methods import Choice, choose_methods
 from eosr.radiometry import offsets

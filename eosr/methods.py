@@ -182,12 +182,7 @@ def _known(choice: Choice) -> str:
     if given is None:
         name = "eosr" if choice.weights is None else ""
     else:
-        name = ALIASES.get(given, given) if isinstance(given, str) else ""
-        if name not in METHODS:
-            raise MethodError(
-                f"{given!r} is not a method eosr knows. Use one of {', '.join(map(repr, METHODS))}; weights are named "
-                f"with weights={given!r}."
-            )
+        name = _named(given, f"weights are named with weights={given!r}")
     if name in CLASSICAL and choice.weights is not None:
         raise WeightsError(f"method={given!r} and weights={choice.weights!r} exclude each other. Give one of them.")
     if name in _WHERE and choice.weights is None:
@@ -202,31 +197,57 @@ def _known(choice: Choice) -> str:
     return name
 
 
+def _named(given: Any, hint: str) -> str:
+    """Name of a method in full."""
+    name = ALIASES.get(given, given) if isinstance(given, str) else ""
+    if name not in METHODS:
+        raise MethodError(f"{given!r} is not a method eosr knows. Use one of {', '.join(map(repr, METHODS))}; {hint}.")
+    return name
+
+
 #: Fields of a classical method that are not the user's.
 _OURS: Final = ("factor", "targets", "middle")
 
 
 def options_of(name: str) -> list[str]:
     """Names of the options of a classical method."""
-    return [one.name for one in fields(CLASSICAL[name]) if one.name not in _OURS]
+    return list(_options(name, None))
+
+
+def _options(name: str, factor: int | None) -> dict[str, Any]:
+    """Options of a classical method and their defaults; some have a meaning at one factor only."""
+    return {
+        one.name: one.default
+        for one in fields(CLASSICAL[name])
+        if one.name not in _OURS and (factor is None or one.metadata.get("factor", factor) == factor)
+    }
 
 
 def method_facts(name: str) -> list[dict[str, Any]]:
-    """What a classical method needs and how far it sees, one record per group of bands; for people and tables.
+    """What a method needs and how far it sees, one record per group of bands; for people and tables.
+
+    Parameters
+    ----------
+    name : str
+        One of `METHODS`.
+
+    Returns
+    -------
+    list of dict
+        Bands, factor, reach [10 m pixels], passes over the whole scene; of a method without weights its options with
+        their defaults, of a generator where its weights are. ``eosr``: its shipped files; ``dsen2``, ``s2x`` and
+        ``s6x``: the default configuration. What other weights are, `eosr.load_weights` tells.
 
     Raises
     ------
     MethodError
-        If it is not a classical method.
+        If there is no such method.
     """
-    name = ALIASES.get(name, name)
-    if name not in CLASSICAL:
-        where = f" {_WHERE[name]}." if name in _WHERE else ""
-        raise MethodError(
-            f"{name!r} is no method without weights; what a generator is stands in its weights: name their file, or "
-            f"one of {', '.join(map(repr, CLASSICAL))}.{where}"
-        )
-    options = {one.name: one.default for one in fields(CLASSICAL[name]) if one.name not in _OURS}
+    name = _named(name, f"what a weights file is, tells: eosr info {name}")
+    if name in CLASSICAL:
+        methods = _classical(name, {}, None, SHARP_BANDS)
+    else:
+        methods = _untrained(name) if name in _WHERE else _generators(name, Choice())
     return [
         {
             "name": name,
@@ -236,10 +257,28 @@ def method_facts(name: str) -> list[dict[str, Any]]:
             "reach [10 m pixels]": method.reach,
             "needs the whole scene": bool(method.passes),
             "passes over the scene, halo [10 m pixels]": list(method.passes),
-            "options": options,
+            **({"options": _options(name, method.factor)} if method.baseline else
+               {"weights": _WHERE.get(name, f"{method.name}, shipped")}),
         }
-        for method in _classical(name, {}, None, SHARP_BANDS)
-    ]
+        for method in methods
+    ]  # fmt: skip
+
+
+def _untrained(name: str) -> list[Method]:
+    """Return the generators of a method that eosr ships no weights of, in their default configuration."""
+    # Imported here: `import eosr` must not import torch.
+    from eosr.nn.kinds import build_generator
+
+    kind, only = GENERATORS[name]
+    methods = []
+    for factor in (2, 6) if only is None else (only,):
+        targets, middle = (BANDS_20M, ()) if factor == 2 else (BANDS_60M, BANDS_20M)
+        shape = {"factor": factor, "targets": len(targets), "middle_guides": len(middle)}
+        reach = build_generator(kind, shape).reach
+        methods.append(Method(
+            name=name, factor=factor, targets=targets, fine_bands=BANDS_10M, middle_bands=middle, reach=reach,
+        ))  # fmt: skip
+    return methods
 
 
 def _classical(
@@ -265,18 +304,12 @@ def _classical(
         # A group nobody asks for stays as a candidate, so that messages can name what could be had.
         targets = targets or all_targets
         extra = {"middle": middle} if joint else {}
-        baseline: Baseline = kind(factor=factor, targets=targets, **extra, **options)
-        methods.append(
-            Method(
-                name=name,
-                factor=factor,
-                targets=targets,
-                fine_bands=() if name == "bicubic" else BANDS_10M,
-                middle_bands=middle,
-                reach=baseline.reach,
-                baseline=baseline,
-            )
-        )
+        told = {key: value for key, value in options.items() if key in _options(name, factor)}
+        baseline: Baseline = kind(factor=factor, targets=targets, **extra, **told)
+        methods.append(Method(
+            name=name, factor=factor, targets=targets, fine_bands=() if name == "bicubic" else BANDS_10M,
+            middle_bands=middle, reach=baseline.reach, baseline=baseline,
+        ))  # fmt: skip
     return methods
 
 

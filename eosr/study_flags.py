@@ -21,7 +21,8 @@ MEANINGS: Final = MappingProxyType(
         "ergas_60m": "ERGAS fits its SRE only with 100 h/l = 100/2, which is the ratio of the 20 m bands: three times "
         "Wald's value, which has 100/6",
         "ssim_range": "SSIM as low as this beside such an RMSE needs constants for a data range far below the 10000 DN "
-        "of reflectance 1, such as the 255 of 8-bit images (bound for windows with a mean above 200 DN)",
+        "of reflectance 1, such as the 255 of 8-bit images (bound for windows with a mean above 200 DN); all rows of a "
+        "table share one convention",
         "psnr_peak": "the peak is not printed, and RMSE x 10^(PSNR/20) is another one in every row: it follows the "
         "images, or decibels were averaged over them; not comparable with a PSNR of fixed peak",
         "copied": "the averages are plain means of the per-band values, as in no row of the study's own: taken over "
@@ -128,10 +129,16 @@ def _ergas(table: PrintedTable, row: PrintedRow) -> Found:
         yield "ergas_60m", (("ergas", ALL),), f"{told} = {ratio:.2f}, far from 1/6"
 
 
-def _ssim(_: PrintedTable, row: PrintedRow) -> Found:
-    bound = ssim_range_bound(row)
-    if bound is not None and _SSIM_ROOM * bound < _REFLECTANCE_ONE:
-        yield "ssim_range", (("ssim", ALL),), f"data range below {bound:.0f} DN"
+def _ssim(table: PrintedTable, row: PrintedRow) -> Found:
+    bounds = {one.label: bound for one in table.rows if (bound := ssim_range_bound(one)) is not None}
+    tightest = min(bounds, key=bounds.__getitem__, default="")
+    if row.label not in bounds or _SSIM_ROOM * bounds[tightest] >= _REFLECTANCE_ONE:
+        return
+    # The constants are one choice per table, so that a row whose own bound says nothing shares them.
+    alone = _SSIM_ROOM * bounds[row.label] < _REFLECTANCE_ONE
+    whose = row.label if alone else tightest
+    told = "" if alone else f" by {tightest}, and a table has one"
+    yield "ssim_range", (("ssim", ALL),), f"data range below {bounds[whose]:.0f} DN{told}"
 
 
 def _peak(table: PrintedTable, row: PrintedRow) -> Found:

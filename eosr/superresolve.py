@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeAlias
 
 import dask.array as da
 import numpy as np
@@ -19,8 +19,8 @@ from eosr.errors import BandError, DegradationError, GridError, RadiometryError
 from eosr.grid import check_chunks, check_nested, group_of, with_grid_mappings
 from eosr.methods import Choice, Method, choose_methods
 from eosr.radiometry import for_its_times
-from eosr.tiles import STEP, as_dtype
-from eosr.tiling import check_size, plan_tasks, sharpen_group
+from eosr.tiles import STEP, Found, TileTask, as_dtype
+from eosr.tiling import check_size, find_passes, plan_tasks, sharpen_group
 
 #: Output types.
 DTYPES: Final = ("uint16", "float32")
@@ -85,7 +85,7 @@ def superresolve(
     WeightsError, DegradationError, RadiometryError
         Weights that are missing, cannot be used, or were made for another level or operator.
     MethodError
-        A method or an option that is unknown.
+        A method or an option that is unknown, or a blur too wide for the method.
 
     Notes
     -----
@@ -97,10 +97,10 @@ def superresolve(
     series for itself). That reads the scene once or twice more, within the same lazy graph; the tiles then share them.
     """
     choice = Choice(weights=weights, method=method, options=options, device=device)
-    before, after, _ = _sharpened(
+    plan = _planned(
         ds, choice, bands=bands, consistency=consistency, degradation=degradation, dtype=dtype, chunks=chunks
     )
-    return before if after is None else after
+    return _sharpened(plan)[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,20 +112,58 @@ class Stages:
     seconds: list[da.Array]
 
 
+#: What each method estimated from the whole scene.
+Parameters: TypeAlias = Sequence[tuple[Found, ...]]
+
+
 def superresolve_stages(
-    ds: xr.Dataset, choice: Choice, *, bands: Sequence[str], degradation: str, mirror: bool = False
-) -> Stages:
+    ds: xr.Dataset, choice: Choice, *, bands: Sequence[str], degradation: str, mirror: bool = False,
+    parameters: Parameters | None = None,
+) -> Stages:  # fmt: skip
     """Both stages of one run in float32, for evaluation; tiles are sharpened once for both.
 
     ``mirror`` continues a scene smaller than the reach of the method by its mirror images; without it, it is refused.
+    ``parameters`` are those of `find_parameters`, for a part of the scene that they were found in.
     """
-    before, after, seconds = _sharpened(
+    plan = _planned(
         ds, choice, bands=bands, consistency=True, degradation=degradation, dtype="float32", stages=True, mirror=mirror
     )
+    if parameters is not None:
+        tasks = [[replace(tasks[0], found=found)] for tasks, found in zip(plan.tasks, parameters, strict=True)]
+        plan = replace(plan, tasks=tasks)
+    before, after, seconds = _sharpened(plan)
     return Stages(before=before, after=before if after is None else after, seconds=seconds)
 
 
-def _sharpened(
+def find_parameters(ds: xr.Dataset, choice: Choice, *, bands: Sequence[str], degradation: str) -> Parameters:
+    """What every method estimates from one image of any size, one tuple per method. Computes."""
+    plan = _planned(
+        ds, choice, bands=bands, consistency=True, degradation=degradation, dtype="float32", stages=True, mirror=True
+    )
+    return [find_passes(plan.ds, tasks[0], plan.template) for tasks in plan.tasks]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """Arguments that are checked, and the tasks that follow from them."""
+
+    ds: xr.Dataset
+    methods: Sequence[Method]
+    #: Per method one task, or one per time.
+    tasks: Sequence[Sequence[TileTask]]
+    operator: str
+    bands: Sequence[str] | None
+    consistency: bool
+    dtype: str
+    chunks: int | None
+    stages: bool
+
+    @property
+    def template(self) -> xr.DataArray:
+        return self.ds[_first_fine(self.ds)]
+
+
+def _planned(
     ds: xr.Dataset,
     choice: Choice,
     *,
@@ -136,8 +174,7 @@ def _sharpened(
     chunks: Any = None,
     stages: bool = False,
     mirror: bool = False,
-) -> tuple[xr.Dataset, xr.Dataset | None, list[da.Array]]:
-    """Answer before and after the projection if ``stages``, else the one asked for and None."""
+) -> _Plan:
     dtype = _check_arguments(ds, dtype=dtype, chunks=chunks, consistency=consistency)
     if bands is not None:
         bands = check_bands(bands)
@@ -156,28 +193,37 @@ def _sharpened(
     level = str(ds.attrs.get("level", ""))
     for each in methods:
         each.check(level=level, degradation=operator)
-    planned = [
+    tasks = [
         plan_tasks(ds, each, operator, consistency=consistency, dtype=dtype, stages=stages) for each in methods
     ]  # fmt: skip
     if not mirror:
-        check_size(ds, [task for tasks in planned for task in tasks])
+        check_size(ds, [task for several in tasks for task in several])
+    return _Plan(
+        ds=ds, methods=methods, tasks=tasks, operator=operator, bands=bands, consistency=consistency, dtype=dtype,
+        chunks=chunks, stages=stages,
+    )  # fmt: skip
+
+
+def _sharpened(plan: _Plan) -> tuple[xr.Dataset, xr.Dataset | None, list[da.Array]]:
+    """Answer before and after the projection if the plan has stages, else the one asked for and None."""
+    ds, template = plan.ds, plan.template
     first: dict[str, xr.DataArray] = {}
     second: dict[str, xr.DataArray] = {}
     seconds = []
-    template = ds[_first_fine(ds)]
-    for each, tasks in zip(methods, planned, strict=True):
-        planes, has_time = sharpen_group(ds, tasks, template, chunks)
-        names = [band for band in each.delivers if bands is None or band in bands]
+    for each, tasks in zip(plan.methods, plan.tasks, strict=True):
+        planes, has_time = sharpen_group(ds, tasks, template, plan.chunks)
+        names = [band for band in each.delivers if plan.bands is None or band in plan.bands]
         places = {name: each.delivers.index(name) for name in names}
         first |= _named(planes, places, ds, template, has_time=has_time)
-        if stages:
+        if plan.stages:
             behind = {name: place + len(each.delivers) for name, place in places.items()}
             second |= _named(planes, behind, ds, template, has_time=has_time)
             seconds.append(planes[:, -1])
-    done: dict[str, Any] = {"methods": methods, "operator": operator}
-    asked = {"bands": bands, "dtype": dtype, "chunks": chunks}
-    before = _delivered(ds, first, asked).assign_attrs(_provenance(**done, consistency=consistency and not stages))
-    if not stages:
+    done: dict[str, Any] = {"methods": plan.methods, "operator": plan.operator}
+    asked = {"bands": plan.bands, "dtype": plan.dtype, "chunks": plan.chunks}
+    before = _delivered(ds, first, asked)
+    before = before.assign_attrs(_provenance(**done, consistency=plan.consistency and not plan.stages))
+    if not plan.stages:
         return before, None, []
     return before, _delivered(ds, second, asked).assign_attrs(_provenance(**done, consistency=True)), seconds
 

@@ -48,6 +48,8 @@ class TileTask:
     offset: float = 0.0
     #: Number of tiles along y and x, to know which edges of a tile are edges of the scene.
     tiles: tuple[int, int] = (1, 1)
+    #: Parameters of the passes over the whole scene, where they are known already.
+    found: tuple[Found, ...] = ()
     #: For evaluation: the bands before the projection, those after it, and a plane whose sum is the seconds of work.
     stages: bool = False
 
@@ -66,7 +68,7 @@ class TileTask:
         """Sharpen (1, bands, H, W) of 10 m, [20 m,] coarse with halo to (1, delivered bands, ...) without."""
         given = Given.of(arrays, self.method.factor, self.offset, self.margin)
         began = time.perf_counter()
-        sharp = self._sharpen(given, found)
+        sharp = self._sharpen(given, self.found or found)
         seconds = time.perf_counter() - began
         before = sharp.copy() if self.stages else sharp
         if self.consistency or self.stages:

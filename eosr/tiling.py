@@ -25,7 +25,7 @@ from eosr.errors import RadiometryError, ReachError
 from eosr.gaps import FILL_REACH
 from eosr.methods import Method
 from eosr.radiometry import offsets
-from eosr.tiles import STEP, CountTask, TileTask, add_sums, solve_pass
+from eosr.tiles import STEP, CountTask, Found, TileTask, add_sums, solve_pass
 
 #: A tile is at least this many halos wide; smaller chunks are computed together and cut again.
 MIN_HALOS: Final = 4
@@ -115,10 +115,8 @@ def sharpen_group(
     ds: xr.Dataset, tasks: Sequence[TileTask], template: xr.DataArray, chunks: int | None
 ) -> tuple[da.Array, bool]:
     """Planes (time, plane, y10, x10) of one group of bands, lazily, and whether there is a dimension ``time``."""
-    method = tasks[0].method
-    has_time = "time" in template.dims
-    fine = method.fine_bands or (str(template.name),)
-    stacks = [_stack(ds, names, has_time) for names in (fine, method.middle_bands, method.targets) if names]
+    method, has_time = tasks[0].method, "time" in template.dims
+    stacks = _stacks(ds, method, template)
     halo = max(task.halo for task in tasks)
     tile_chunks = _tile_chunks(stacks[-1], method.factor, halo)
     if len(tasks) == 1:
@@ -128,6 +126,23 @@ def sharpen_group(
         sharp = da.concatenate(parts, axis=0)
     out = template.chunks[-2:] if template.chunks else sharp.chunks[2:]
     return sharp.rechunk({2: chunks or out[0], 3: chunks or out[1]}), has_time
+
+
+def find_passes(ds: xr.Dataset, task: TileTask, template: xr.DataArray) -> tuple[Found, ...]:
+    """Parameters of every pass of a method over one image. Computes, pass by pass; () for a method without."""
+    stacks = _stacks(ds, task.method, template)
+    tile_chunks = _tile_chunks(stacks[-1], task.method.factor, task.halo)
+    found: tuple[Found, ...] = ()
+    for index in range(len(task.method.passes)):
+        found = (*found, _pass(task, stacks, tile_chunks, index, list(found)).compute())
+    return found
+
+
+def _stacks(ds: xr.Dataset, method: Method, template: xr.DataArray) -> list[da.Array]:
+    """What a method is given, one array per grid, finest first; the template stands in where it needs no 10 m band."""
+    fine = method.fine_bands or (str(template.name),)
+    parts = (fine, method.middle_bands, method.targets)
+    return [_stack(ds, names, "time" in template.dims) for names in parts if names]
 
 
 def _stack(ds: xr.Dataset, names: Sequence[str], has_time: bool) -> da.Array:
@@ -159,7 +174,7 @@ def _map(task: TileTask, stacks: Sequence[da.Array], tile_chunks: Sequence[tuple
     y, x = (tuple(size * factor for size in sizes) for sizes in tile_chunks)
     chunks = (arrays[0].chunks[0], (task.planes,), y, x)
     kind = np.empty((0, 0, 0, 0), task.dtype)
-    found = _found(task, arrays, tile_chunks)
+    found = None if task.found else _found(task, arrays, tile_chunks)
     return _overlapped(task, arrays, task.halo, chunks, kind, {} if found is None else {"found": found})
 
 
@@ -205,22 +220,29 @@ def _pad(block: Any, rim: int) -> Any:
 def _found(task: TileTask, arrays: Sequence[da.Array], tile_chunks: Sequence[tuple[int, ...]]) -> Any:
     """Parameters of all passes, as one lazy tuple; None for a method without."""
     found: list[Any] = []
-    for index, rim in enumerate(task.method.passes):
-        halo = _up(rim) + task.margin
-        chunks = _merged(tile_chunks, task.method.factor, halo, halo)
-        starts = tuple(tuple(np.cumsum([0, *sizes[:-1]]).tolist()) for sizes in chunks)
-        count = CountTask(task=task, index=index, depth=_up(rim), starts=(starts[0], starts[1]))
-        ones = tuple((1,) * len(sizes) for sizes in chunks)
-        arrays = _tiled(task.method, arrays, chunks)
-        kwargs = {"found": _as_tuple(found)} if found else {}
-        kind = np.empty((0, 0, 0, 0), object)
-        sums = _overlapped(count, arrays, count.halo, ((1,), (1,), *ones), kind, kwargs)
-        parts = list(sums.to_delayed(optimize_graph=False).ravel())
-        while len(parts) > 1:
-            parts = [delayed(add_sums)(parts[i : i + FAN_IN]) for i in range(0, len(parts), FAN_IN)]
-        total = delayed(add_sums)(parts[:1])
-        found.append(delayed(solve_pass)(task.method, index, total))
+    for index in range(len(task.method.passes)):
+        found.append(_pass(task, arrays, tile_chunks, index, found))
     return _as_tuple(found) if found else None
+
+
+def _pass(
+    task: TileTask, arrays: Sequence[da.Array], tile_chunks: Sequence[tuple[int, ...]], index: int, found: list[Any]
+) -> Any:
+    """Parameters of one pass, lazily, given those of the passes before."""
+    rim = _up(task.method.passes[index])
+    halo = rim + task.margin
+    chunks = _merged(tile_chunks, task.method.factor, halo, halo)
+    starts = tuple(tuple(np.cumsum([0, *sizes[:-1]]).tolist()) for sizes in chunks)
+    count = CountTask(task=task, index=index, depth=rim, starts=(starts[0], starts[1]))
+    ones = tuple((1,) * len(sizes) for sizes in chunks)
+    kwargs = {"found": _as_tuple(found)} if found else {}
+    kind = np.empty((0, 0, 0, 0), object)
+    tiled = _tiled(task.method, arrays, chunks)
+    sums = _overlapped(count, tiled, count.halo, ((1,), (1,), *ones), kind, kwargs)
+    parts = list(sums.to_delayed(optimize_graph=False).ravel())
+    while len(parts) > 1:
+        parts = [delayed(add_sums)(parts[i : i + FAN_IN]) for i in range(0, len(parts), FAN_IN)]
+    return delayed(solve_pass)(task.method, index, delayed(add_sums)(parts[:1]))
 
 
 def _as_tuple(found: list[Any]) -> Any:

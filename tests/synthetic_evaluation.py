@@ -3,6 +3,8 @@
 import numpy as np
 import xarray as xr
 
+from eosr.methods import METHODS as METHODS_KNOWN
+
 BANDS = ("B05", "B06", "B07", "B8A", "B11", "B12", "B01", "B09")
 GSD = (20, 20, 20, 20, 20, 20, 60, 60)
 METRICS = ("rmse", "bias", "sre", "sre_supreme", "ssim", "psnr", "bpsnr", "sam", "ergas", "coverage")
@@ -12,6 +14,8 @@ BETTER = ("lower", "zero", "higher", "higher", "higher", "higher", "higher", "lo
 BICUBIC = {"rmse": 120.0, "sam": 1.2, "ergas": 3.4, "sre": 25.0, "psnr": 44.0, "bpsnr": 45.0, "ssim": 0.8, "bias": 2.0}
 QUALITY = {"bicubic": 1.0, "s2x": 0.25, "eosr": 0.2}
 PROJECTED = 0.9
+#: What stands behind a label that does not tell: options, or weights and their checksums.
+DESCRIBED = {"eosr": ("s2sr-20m + s2sr-60m", f"{'0a' * 32} {'1b' * 32}")}
 
 
 def figure(metric: str, quality: float) -> float:
@@ -32,6 +36,9 @@ def synthetic_evaluation(qualities=None, scenes=("T33UUB", "49JGM"), operators=(
         "degradation": list(operators), "projection": list(projections), "band": list(BANDS), "gsd": [20, 60],
         "average": list(averages), "metric": list(METRICS), "native_gsd": ("band", list(GSD)),
         "unit": ("metric", list(UNITS)), "better": ("metric", list(BETTER)),
+        "kind": ("method", [name if name in METHODS_KNOWN else "" for name in qualities]),
+        "described": ("method", [DESCRIBED.get(name, (name, ""))[0] for name in qualities]),
+        "weights_sha256": ("method", [DESCRIBED.get(name, (name, ""))[1] for name in qualities]),
     }  # fmt: skip
     one = np.full((len(qualities), 2, len(operators), 2, 2, len(METRICS)), np.nan)  # ..., projection, gsd, metric
     for i, (method, quality) in enumerate(qualities.items()):

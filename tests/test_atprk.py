@@ -2,6 +2,7 @@
 
 import pickle
 from dataclasses import asdict, replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -397,11 +398,27 @@ def test_it_delivers_its_group_or_the_bands_it_is_told_and_travels_in_a_graph():
         ({"factor": 2, "psf": 0.0}, r"psf=0\.0\. Use 'matched'"),
         ({"factor": 2, "psf": float("nan")}, "psf=nan"),
         ({"factor": 2, "psf": True}, "psf=True"),
+        ({"factor": 2, "psf": None}, "psf=None"),
+        ({"factor": 2, "psf": [0.75]}, r"psf=\[0\.75\]"),
+        ({"factor": 2, "psf": 10**400}, "psf=1000"),
+        # Its samples half a pixel from the centre would all be 0, and their shares NaN.
+        ({"factor": 2, "psf": 0.01}, r"psf=0\.01\. .* \[10 m pixels\] from 0\.02 on, e\.g\. psf=0\.75"),
+        ({"factor": 2, "scheme": True}, "no scheme True"),
+        ({"factor": 2, "scheme": ["selected"]}, r"no scheme \['selected'\]"),
+        ({"factor": 2, "scheme": np.array(["selected", "best"])}, "no scheme array"),
     ],
 )
 def test_an_option_without_meaning_is_refused_with_the_remedy(options, message):
     with pytest.raises(MethodError, match=message):
         Atprk(**options)
+
+
+@pytest.mark.parametrize("psf", [np.float32(0.75), np.float64(0.75), Fraction(3, 4)])
+def test_a_width_may_be_any_real_number(psf):
+    fine, coarse, _ = scene(2, (0.5,), (6, 6))
+    tile = whole_scene_tile(fine, None, coarse, (0.5,))
+    plain = sharpen_whole(Atprk(factor=2, psf=0.75), tile)
+    np.testing.assert_array_equal(sharpen_whole(Atprk(factor=2, psf=psf), tile), plain)
 
 
 def test_a_blur_too_wide_for_the_window_is_refused():

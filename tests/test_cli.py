@@ -326,5 +326,38 @@ def test_info_tells_what_a_method_needs(capsys):
     assert (twenty["factor"], sixty["factor"], twenty["needs the whole scene"]) == (2, 6, True)
     assert main(["info", "superres"]) == 0
     assert "superres_like" in capsys.readouterr().out
-    assert main(["info", "dsen2"]) == 1
-    assert "name their file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "said"), [
+    ("eosr", ["s2sr-20m, shipped", "s2sr-60m, shipped"]),
+    ("dsen2", ["remote-sensing-processor 0.1 (hdf5) and 0.2.2 (TorchScript)"] * 2),
+    ("s2x", ["Train it with eosr-train"]),
+    ("s6x", ["Train it with eosr-train"]),
+])  # fmt: skip
+def test_info_tells_where_the_weights_of_a_method_are(name, said, capsys):
+    assert main(["info", name, "--json"]) == 0
+    groups = json.loads(capsys.readouterr().out)
+    for facts, where in zip(groups, said, strict=True):
+        assert where in facts["weights"]
+        assert facts["needs the whole scene"] is False
+    assert main(["info", name]) == 0
+    printed = capsys.readouterr().out
+    for facts in groups:
+        assert f"sharpens:                     {', '.join(facts['sharpens'])}" in printed
+        assert f"reach [10 m pixels]:          {facts['reach [10 m pixels]']}" in printed
+
+
+def test_an_option_of_the_60_m_bands_can_be_told_on_the_command_line(item, tmp_path, capsys):
+    out = tmp_path / "out"
+    command = ["superresolve", item, str(out), "--bands", "B05,B01", "--format", "zarr", "--quiet"]
+    assert main([*command, "--method", "superres_like", "--option", "through_20m=true"]) == 0
+    (store,) = out.glob("*.zarr")
+    written = xr.open_zarr(store).attrs["sharpening_methods"]
+    assert written == ["superres_like", "superres_like(through_20m=True)"]
+    for option, told in (
+        ("through_20m=yes", "superres_like got through_20m='yes'. Use True or False."),
+        ("ridge=x", "superres_like got ridge='x'. Use a small positive share, e.g. ridge=0.01."),
+        ("rounds=true", "superres_like got rounds=True. Use a whole number from 0 on."),
+    ):
+        assert main([*command, "--overwrite", "--method", "superres_like", "--option", option]) == 1
+        assert capsys.readouterr().err == f"eosr: {told}\n"

@@ -1,6 +1,8 @@
 """Fine -> coarse: known kernels, a second implementation, chunks, gaps, grids, errors."""
 
 import math
+import re
+from pathlib import Path
 
 import dask.array as da
 import numpy as np
@@ -11,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
-from eosr.bands import mtf_at_nyquist
+from eosr.bands import BANDS_20M, BANDS_60M, mtf_at_nyquist
 from eosr.degrade import DEGRADATIONS, blur_sigma, degrade, kernel_taps, merge_chunks, radius_of
 from eosr.errors import BandError, DegradationError, GridError
 from eosr.grid import at, check_nested
@@ -55,7 +57,7 @@ def test_study_kernel_at_six_is_a_box():
 
 @pytest.mark.parametrize("band", ["B05", "B8A", "B11"])
 @pytest.mark.parametrize("platform", ["sentinel-2a", "sentinel-2b"])
-def test_mtf_blur_leaves_the_bands_own_mtf_at_the_coarse_nyquist(band, platform):
+def test_the_gaussian_of_mtf_leaves_the_bands_own_mtf_at_the_coarse_nyquist(band, platform):
     m = mtf_at_nyquist(band, platform)
     for factor in (2, 6):
         nyquist = 1 / (2 * factor)  # cycles per fine pixel
@@ -77,6 +79,44 @@ def test_difference_kernels_have_the_published_widths():
     }
     for (band, factor), sigma in wanted.items():
         assert blur_sigma(band, factor, "mtf_diff") == pytest.approx(sigma, abs=0.006)
+
+
+def passed(band, factor, degradation):
+    """What an operator leaves of a wave at the Nyquist frequency of the coarse pixels, its crests in their centres."""
+    centres = (np.arange(40 * factor) + 0.5) / factor  # in coarse pixels: crests at 0.5, 2.5, ..., troughs between
+    wave = xr.DataArray(np.cos(np.pi * (centres - 0.5)) + np.zeros((4 * factor, 1)), dims=("y", "x"), name=band)
+    coarse = degrade(wave, factor, degradation=degradation).values[:, 10:-10]
+    assert np.ptp(np.abs(coarse)) < 1e-12
+    return float(coarse[0, 0])
+
+
+def spread(band, factor, degradation):
+    """Standard deviation of what all coarse pixels together see of the fine ones [fine pixels]."""
+    size = 20 * factor
+    middle = slice(10 * factor, 11 * factor)
+    weights = [
+        degrade(xr.DataArray(np.eye(size)[i] + np.zeros((factor, 1)), dims=("y", "x"), name=band), factor,
+                degradation=degradation).values[0, 10] for i in range(size)
+    ]  # fmt: skip
+    return float(np.sqrt(np.sum(weights * (np.arange(size) - np.mean(np.arange(size)[middle])) ** 2)))
+
+
+def test_the_page_on_degradation_says_what_the_mtf_operators_really_come_to():
+    page = (Path(__file__).resolve().parents[1] / "docs" / "explanation" / "degradation.md").read_text()
+    rows = re.findall(r"^\| (B\w+) \| (0\.\d{3} \| .*) \|$", page, re.MULTILINE)
+    assert [band for band, _ in rows] == [*BANDS_20M, *BANDS_60M]
+    for band, figures in rows:
+        factor = 2 if band in BANDS_20M else 6
+        m = mtf_at_nyquist(band)
+        wanted = {"mtf": m, "mtf_diff": m ** (1 - 1 / factor**2)}
+        mtf = [f"{value:.3f}" for name, own in wanted.items() for value in (own, passed(band, factor, name))]
+        sigma = [f"{s:.2f}" for n in wanted for s in (blur_sigma(band, factor, n), spread(band, factor, n))]
+        assert figures.split(" | ") == [*mtf, *sigma], band
+        # The mean over two or six pixels alone: cos(pi / 4) or 1 / (6 sin(pi / 12)), of what is wanted.
+        box = {2: 0.7071, 6: 0.6440}[factor]
+        assert passed(band, factor, "box") == pytest.approx(box, abs=1e-4)
+        for name, own in wanted.items():
+            assert passed(band, factor, name) == pytest.approx(box * own, rel=0.01)
 
 
 def test_a_ramp_stays_a_ramp_without_a_shift():

@@ -293,7 +293,7 @@ def test_a_mask_on_another_grid_is_refused(scene):
     ):
         evaluate(scene, "bicubic", bands=["B05"], mask=scene["B05"] > 0)
     moved = (scene["B02"] > 0).assign_coords(x10=scene.x10 + 10)
-    with pytest.raises(MetricError, match=r"the 'x20' coordinates of mask and estimate differ, by up to 10"):
+    with pytest.raises(MetricError, match=r"the 'x10' coordinates of mask and scene differ, by up to 10"):
         evaluate(scene, "bicubic", bands=["B05"], mask=moved)
 
 

@@ -9,7 +9,7 @@ from eosr.bands import BANDS_10M, BANDS_20M, BANDS_60M, PLATFORMS, SHARP_BANDS
 from eosr.baselines.passes import LimitsBlur
 from eosr.degrade import DEGRADATIONS, blur_sigma
 from eosr.errors import BandError, DegradationError, MethodError, RadiometryError, WeightsError
-from eosr.methods import CLASSICAL, Choice, choose_methods
+from eosr.methods import CLASSICAL, GENERATORS, METHODS, Choice, choose_methods, method_facts
 from eosr.superresolve import superresolve
 from eosr.testing import random_weights, synthetic_scene
 
@@ -66,6 +66,73 @@ def test_bicubic_needs_no_guides_and_no_weights():
     assert sharp["B05"].shape == (120, 120)
     with pytest.raises(BandError, match=r"bicubic needs B05, B11; the Dataset lacks B11\. Open it with all bands"):
         choose_methods(Choice(method="bicubic"), ["B05", "B11"], ["B02", "B05", "B01"])
+
+
+def test_an_option_of_the_60_m_bands_leaves_the_20_m_bands_as_they_are():
+    scene = synthetic_scene(14, 14)
+    told = {"method": "superres_like", "options": {"through_20m": True}}
+    plain, through = superresolve(scene, method="superres_like"), superresolve(scene, **told)
+    assert through.attrs["sharpening_methods"] == ["superres_like", "superres_like(through_20m=True)"]
+    for band in BANDS_20M:
+        assert plain[band].identical(through[band])
+    for band in BANDS_60M:
+        assert (plain[band] != through[band]).any()
+        # Whichever bands are asked for.
+        assert superresolve(scene, **told, bands=[band])[band].identical(through[band])
+    assert superresolve(scene, **told, bands=["B05"]).attrs["sharpening_methods"] == ["superres_like"]
+
+
+@pytest.mark.parametrize("band", ["B05", "B01"])
+@pytest.mark.parametrize("value", ["yes", 1, None])
+def test_a_wrong_value_of_an_option_of_the_60_m_bands_is_refused_whatever_is_asked_for(band, value):
+    with pytest.raises(MethodError, match=rf"^superres_like got through_20m={value!r}\. Use True or False\.$"):
+        choose_methods(Choice(method="superres_like", options={"through_20m": value}), [band], SHARP_BANDS)
+
+
+def facts_of(name):
+    """Facts that a user of the method's weights would find true, without the words on where they come from."""
+    told = ("sharpens", "guided by", "factor", "reach [10 m pixels]", "needs the whole scene")
+    return [tuple(facts[key] for key in told) for facts in method_facts(name)]
+
+
+def test_every_method_declares_bands_factor_reach_and_whether_it_needs_the_whole_scene():
+    for name in METHODS:
+        for (sharpens, guides, factor, reach, whole), facts in zip(facts_of(name), method_facts(name), strict=True):
+            assert facts["name"] == name
+            assert sharpens in [list(BANDS_20M), list(BANDS_60M), [*BANDS_20M, *BANDS_60M]]
+            assert (set(BANDS_10M) <= set(guides)) == (name != "bicubic")
+            assert factor in (2, 6)
+            assert reach > 0
+            assert whole == (name in ("detail_injection", "atprk", "supreme"))
+            assert ("weights" in facts) == (name in GENERATORS)
+
+
+def test_the_facts_of_eosr_are_those_of_its_shipped_files():
+    chosen = choose_methods(Choice(), None, SHARP_BANDS)
+    assert facts_of("eosr") == [
+        (list(one.targets), [*one.fine_bands, *one.middle_bands], one.factor, one.reach, False) for one in chosen
+    ]
+    assert [facts["weights"] for facts in method_facts("eosr")] == ["s2sr-20m, shipped", "s2sr-60m, shipped"]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "factors"), [("dsen2", "dsen2", [2, 6]), ("s2x", "study", [2]), ("s6x", "study", [6])]
+)
+def test_the_facts_of_a_network_without_weights_are_those_of_its_default_configuration(tmp_path, name, kind, factors):
+    sizes = {"features": 8, "blocks": 6}  # neither how far it sees nor its bands depend on the features
+    files = [random_weights(tmp_path / f"{f}.safetensors", factor=f, kind=kind, **sizes) for f in factors]
+    chosen = choose_methods(Choice(method=name, weights=files), None, SHARP_BANDS)
+    for (sharpens, guides, factor, reach, whole), method in zip(facts_of(name), chosen, strict=True):
+        assert (tuple(sharpens), factor, reach, whole) == (method.targets, method.factor, method.reach, False)
+        assert sorted(guides) == sorted([*method.fine_bands, *method.middle_bands])
+    where = {"dsen2": "remote-sensing-processor", "s2x": "factor = 2", "s6x": "factor = 6"}[name]
+    assert all(where in facts["weights"] for facts in method_facts(name))
+
+
+@pytest.mark.parametrize("name", ["lanczos", "s2sr-20m", 7, ["eosr"]])
+def test_facts_of_what_is_no_method_are_refused(name):
+    with pytest.raises(MethodError, match=r"is not a method eosr knows\. Use one of 'bicubic', .*, 's6x'"):
+        method_facts(name)
 
 
 def test_a_method_is_small_enough_for_every_task_of_a_graph(folder):

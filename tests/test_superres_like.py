@@ -245,6 +245,15 @@ def test_nobody_takes_it_for_the_original():
                         "Use window=6."),
         ({"ridge": 0.0}, "superres_like got ridge=0.0. Use a small positive share, e.g. ridge=0.01."),
         ({"ridge": float("nan")}, "superres_like got ridge=nan. Use a small positive share, e.g. ridge=0.01."),
+        ({"ridge": "x"}, "superres_like got ridge='x'. Use a small positive share, e.g. ridge=0.01."),
+        ({"ridge": None}, "superres_like got ridge=None. Use a small positive share, e.g. ridge=0.01."),
+        ({"ridge": True}, "superres_like got ridge=True. Use a small positive share, e.g. ridge=0.01."),
+        ({"ridge": 10**400}, f"superres_like got ridge={10**400}. Use a small positive share, e.g. ridge=0.01."),
+        ({"rounds": "x"}, "superres_like got rounds='x'. Use a whole number from 0 on."),
+        ({"window": None}, "superres_like got window=None. Use a whole number from 2 on."),
+        ({"window": True}, "superres_like got window=True. Use a whole number from 2 on."),
+        ({"through_20m": "yes"}, "superres_like got through_20m='yes'. Use True or False."),
+        ({"through_20m": 1, "factor": 6}, "superres_like got through_20m=1. Use True or False."),
         ({"through_20m": True}, "superres_like got through_20m=True with factor=2, but only the 60 m bands (factor=6) "
                                 "go through 20 m. Use through_20m=False."),
     ],
@@ -253,3 +262,10 @@ def test_options_out_of_range_are_refused_in_a_sentence(options, text):
     with pytest.raises(MethodError) as error:
         SuperresLike(**{"factor": 2, **options})
     assert str(error.value) == text
+
+
+def test_numbers_of_numpy_are_numbers():
+    method = SuperresLike(factor=2, ridge=np.float32(0.5), rounds=np.int64(1))
+    tile = noise_tile(method)
+    plain = SuperresLike(factor=2, ridge=0.5, rounds=1)
+    np.testing.assert_array_equal(sharpen_whole(method, tile), sharpen_whole(plain, tile))

@@ -14,8 +14,8 @@ References
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Final
 
 import numpy as np
@@ -33,6 +33,8 @@ PSFS: Final = ("matched", "published")
 RIDGE = 1e-9
 #: Rounding left of a variance, as a share of the mean square: a guide that varies less than that is constant.
 ROUNDING = 1e-12
+#: Least width of a Gaussian [fine pixels]. Its samples lie half a pixel from the centre and on; below 0.013 all are 0.
+NARROWEST = 0.02
 #: Coarse pixels that a matched blur may reach over. The widest MTF blur (B12, 1.1 / 3.3 fine pixels) reaches 2.5.
 WIDEST = 4
 
@@ -62,7 +64,7 @@ class Atprk:
     psf : str or float
         Point-spread function of a coarse pixel. ``"matched"``: the degradation itself, Gaussian of the tile's sigma and
         box mean. ``"published"``: a Gaussian of factor / 2 on 3 x 3 coarse pixels. A number: that Gaussian instead
-        [fine pixels].
+        [fine pixels], from 0.02 on, where it is a mean over the four pixels around the centre.
 
     Raises
     ------
@@ -91,13 +93,13 @@ class Atprk:
         """Stop at an option that has no meaning."""
         if self.factor not in (2, 6):
             raise MethodError(f"ATPRK cannot sharpen by a factor of {self.factor}. Use 2 (20 m) or 6 (60 m bands).")
-        if self.scheme not in SCHEMES:
+        if not (isinstance(self.scheme, str) and self.scheme in SCHEMES):
             raise MethodError(f"ATPRK has no scheme {self.scheme!r}. Use one of {', '.join(map(repr, SCHEMES))}.")
         known = self.psf in PSFS if isinstance(self.psf, str) else _is_width(self.psf)
         if not known:
             raise MethodError(
                 f"ATPRK has no point-spread function psf={self.psf!r}. Use {' or '.join(map(repr, PSFS))}, or the "
-                "standard deviation of a Gaussian [10 m pixels], e.g. psf=0.75."
+                f"standard deviation of a Gaussian [10 m pixels] from {NARROWEST} on, e.g. psf=0.75."
             )
 
     @property
@@ -178,7 +180,7 @@ class Atprk:
         """One row of the separable point-spread function of a coarse pixel."""
         if self.psf != "matched":
             size = (2 * WINDOW + 1) * self.factor
-            width = self.factor / 2 if isinstance(self.psf, str) else self.psf
+            width = self.factor / 2 if isinstance(self.psf, str) else float(self.psf)
             gauss = np.exp(-0.5 * ((np.arange(size) - (size - 1) / 2) / width) ** 2)
             return np.asarray(gauss / gauss.sum())
         self.check_blur(sigma)
@@ -210,7 +212,9 @@ def _predicted(line: Array, tile: Tile) -> Array:
 
 
 def _is_width(psf: Any) -> bool:
-    return isinstance(psf, int | float) and not isinstance(psf, bool) and math.isfinite(psf) and psf > 0
+    real = isinstance(psf, Real) and not isinstance(psf, bool)
+    # Some upper bound: whole numbers go on where floats end. Such a Gaussian is flat.
+    return real and bool(NARROWEST <= psf <= 1e4)
 
 
 def _regression(moments: Array, scheme: str) -> Array:

@@ -33,7 +33,8 @@ References
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -79,11 +80,12 @@ class SuperresLike:
         Smooth refinements before the blocks are shifted, at least 0.
     through_20m : bool
         60 m bands go to 20 m first, guided by the 20 m bands too where ``tile.middle`` has them, and then to 10 m.
+        Has no meaning for the 20 m bands: `eosr.superresolve` tells it to the 60 m bands alone.
 
     Raises
     ------
     MethodError
-        If an option is out of its range.
+        If an option is of another type, or out of its range.
 
     Notes
     -----
@@ -104,7 +106,8 @@ class SuperresLike:
     window: int = 6
     ridge: float = 0.01
     refinements: int = 1
-    through_20m: bool = False
+    #: ``metadata["factor"]``: the only factor that knows the option; `eosr.methods` leaves it out at the other.
+    through_20m: bool = field(default=False, metadata={"factor": 6})
 
     def __post_init__(self) -> None:
         if self.factor not in (2, 6):
@@ -118,8 +121,12 @@ class SuperresLike:
                 f"superres_like got window={self.window}, and a window around a corner has an even number of pixels. "
                 f"Use window={self.window + 1}."
             )
-        if not 0 < self.ridge < np.inf:
+        real = isinstance(self.ridge, Real) and not isinstance(self.ridge, bool)
+        # Some upper bound: whole numbers go on where floats end. Such a ridge leaves no detail.
+        if not (real and 0 < self.ridge <= 1e4):
             raise MethodError(f"superres_like got ridge={self.ridge!r}. Use a small positive share, e.g. ridge=0.01.")
+        if not isinstance(self.through_20m, bool):
+            raise MethodError(f"superres_like got through_20m={self.through_20m!r}. Use True or False.")
         if self.through_20m and self.factor != 6:
             raise MethodError(
                 f"superres_like got through_20m=True with factor={self.factor}, but only the 60 m bands (factor=6) go "
@@ -172,7 +179,7 @@ class SuperresLike:
         weights, corners = fit_geometry(guides, self.rounds, self.updates)
         shares = block_weights(weights, factor)
         seen = _box_mean(guides, factor)
-        window = _Window.around(seen, self.window, self.ridge)
+        window = _Window.around(seen, self.window, float(self.ridge))
         corners -= refined(on_corners(seen), factor)
 
         def synthesised(band: Floats) -> Floats:

@@ -100,6 +100,13 @@ class Scores:
         """Return the entries of a coordinate as text."""
         return tuple(str(label) for label in np.atleast_1d(self.table[name].values))
 
+    def rows_explained(self) -> list[tuple[str, str, str]]:
+        """Label, what it stands for, and the checksums of its weights, of every row whose label does not say it all."""
+        if not {"described", "weights_sha256"} <= set(self.table.coords):
+            return []
+        told = zip(*(self.labels(name) for name in ("method", "described", "weights_sha256")), strict=True)
+        return [one for one in told if one[1] != one[0] or one[2]]
+
     def settings(self) -> Iterator[tuple[tuple[int, ...], tuple[str, ...]]]:
         """Places and names of every setting that has a score; what is delivered, after the projection, comes first."""
         names = [self.labels(name) for name in SETTING]

@@ -14,6 +14,7 @@ import xarray as xr
 from markupsafe import Markup
 
 from eosr.errors import OutputError
+from eosr.report.beside import Laid, checked_sheets
 from eosr.report.bundle import fingerprint, inline, libraries, own, own_script
 from eosr.report.exhibit import Exhibit
 from eosr.report.maps import palette
@@ -26,6 +27,7 @@ def write_report(
     path: str | os.PathLike[str],
     *,
     exhibits: Iterable[Exhibit] = (),
+    sheets: Iterable[Laid] = (),
     title: str = "Evaluation of sharpened Sentinel-2 bands",
     overwrite: bool = False,
 ) -> Path:
@@ -39,6 +41,9 @@ def write_report(
         The file, ending in ``.html``; its folder exists.
     exhibits : iterable of Exhibit
         Windows to show, in this order. 200 x 200 pixels are plenty: they are part of the file.
+    sheets : iterable of Sheet
+        Tables to stand beside, e.g. ``eosr.evaluate_formats.to_sheets(paper_tables(table))``: those of the reference
+        study with the measured rows, marks and footnotes.
     title : str
         Heading of the page.
     overwrite : bool
@@ -54,10 +59,10 @@ def write_report(
     OutputError
         If the name does not end in ``.html``, the folder is missing, or the file is there and ``overwrite`` is False.
     MetricError
-        If the table is not an evaluation.
+        If the table is not an evaluation, or a sheet is none.
     """
     target = _checked(Path(path), overwrite=overwrite)
-    page = render(Scores.read(table), tuple(exhibits), title)
+    page = render(Scores.read(table), tuple(exhibits), title, checked_sheets(sheets))
     unfinished = target.with_name(f".{target.name}-{os.getpid()}.part")
     try:
         try:
@@ -70,7 +75,7 @@ def write_report(
     return target
 
 
-def render(scores: Scores, exhibits: Sequence[Exhibit], title: str) -> str:
+def render(scores: Scores, exhibits: Sequence[Exhibit], title: str, sheets: Sequence[Laid] = ()) -> str:
     """Return the page as text."""
     found = list(scores.settings())
     settings = [
@@ -92,6 +97,8 @@ def render(scores: Scores, exhibits: Sequence[Exhibit], title: str) -> str:
         facts=_facts(scores),
         settings=settings,
         choices=[{"name": name, "labels": scores.labels(name)} for name in SETTING],
+        rows=_rows(scores),
+        sheets=sheets,
         exhibits=exhibits,
         content=Markup(_json(_drawn(scores, [place for place, _ in found], exhibits))),
         styles=[Markup(text) for library in carried for text in library.styles] + [Markup(inline(own("page.css")))],
@@ -116,11 +123,19 @@ def _checked(target: Path, *, overwrite: bool) -> Path:
 
 
 def _facts(scores: Scores) -> list[tuple[str, str]]:
-    """What was compared, and every attribute of the table."""
+    """What was compared, what the rows are, and every attribute of the table."""
     facts = [("methods", ", ".join(scores.labels("method"))), ("scenes", ", ".join(scores.labels("scene")))]
     if "pixels" in scores.values and np.isfinite(scores.values["pixels"]).all():
         facts.append(("pixels", f"{int(scores.values['pixels'].sum())}"))
+    facts += [(f"row {label}", told + (f"; weights of SHA-256 {sums}" if sums else ""))
+              for label, told, sums in scores.rows_explained()]  # fmt: skip
     return facts + [(str(name).replace("_", " "), str(value)) for name, value in scores.table.attrs.items()]
+
+
+def _rows(scores: Scores) -> str:
+    """What rows are whose label does not tell, in one sentence; their checksums stand among the facts."""
+    told = [f"{label} is {what}" for label, what, _ in scores.rows_explained() if what != label]
+    return f"Rows: {'; '.join(told)}." if told else ""
 
 
 def _drawn(scores: Scores, places: Sequence[tuple[int, ...]], exhibits: Sequence[Exhibit]) -> dict[str, Any]:

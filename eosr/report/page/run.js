@@ -1,5 +1,6 @@
 theme();
 scores();
+all("#study table").forEach(sortable);
 for (const section of all(".exhibit")) {
   const exhibit = content.exhibits[section.dataset.index];
   // Charts take their size from the page, so it has to be there first.
