@@ -18,7 +18,8 @@ test: lint
 	$(BIN)/pytest -n 2
 
 # The frozen evaluation. DATA: folder of the BigEarthNet pack (without it only the sample block is judged); DSEN2: folder
-# of DSen2's published TorchScript files, which are not ours to ship.
+# of DSen2's published TorchScript files, which are not ours to ship. docs/benchmark.md is made anew with both only;
+# otherwise the page is benchmark-output/benchmark.md.
 benchmark: $(STAMP)
 	$(BIN)/python benchmarks/frozen_evaluation.py $(if $(DATA),--data $(DATA)) $(if $(DSEN2),--dsen2 $(DSEN2)) $(FLAGS)
 

@@ -136,8 +136,8 @@ def typed(message: str, options: Sequence[str]) -> str:
         if value == "True":
             return option
         if value[0] in "[(":
-            parts = [part.strip().strip("'") for part in value[1:-1].split(",")]
-            value = (" " if value[0] == "(" else ",").join(part for part in parts if part)
+            parts = [shlex.quote(part.strip().strip("'")) for part in value[1:-1].split(",") if part.strip()]
+            return f"{option} {(' ' if value[0] == '(' else ',').join(parts)}"
         return option + ("=" if value.startswith("-") else " ") + shlex.quote(value.strip("'"))
 
     return _ARGUMENT.sub(as_option, _TWICE.sub(r"\1", message))

@@ -29,11 +29,11 @@ from eosr.evaluate_arguments import (
     named_scenes,
     several,
 )
-from eosr.evaluate_blocks import score_strips
+from eosr.evaluate_blocks import score_windows
 from eosr.evaluate_checks import check_scene, check_scored, scored_bands
 from eosr.evaluate_pairs import Ask, Property, Protocol, in_memory, make_work, score_pairs, units_of
-from eosr.evaluate_strips import computations, make_strips
 from eosr.evaluate_summary import AVERAGES, INTERVAL, JOINT, METRICS, MOMENTS, PER_BAND, Pool, averaged, bootstrap
+from eosr.evaluate_windows import computations, make_windows
 from eosr.methods import Choice, choose_methods
 from eosr.metrics.table import Convention
 from eosr.radiometry import listed
@@ -45,7 +45,7 @@ Methods: TypeAlias = (
 )
 Scenes: TypeAlias = "xr.Dataset | Sequence[xr.Dataset] | Mapping[str, xr.Dataset]"
 
-#: Estimates and reference that hold fewer bytes are computed first and then scored; larger ones strip by strip.
+#: Estimates and reference that hold fewer bytes are computed first and then scored; larger ones window by window.
 IN_MEMORY: Final = 64e6
 #: Stages of the answer that are scored.
 PROJECTION: Final = ("before", "after")
@@ -352,10 +352,10 @@ class _Job:
 
 
 def _scored(ask: Ask, mask: xr.DataArray | None) -> tuple[dict[int, xr.Dataset], float]:
-    """Scores of both stages by group, and the seconds of work: in memory where pairs fit, else strip by strip."""
+    """Scores of both stages by group, and the seconds of work: in memory where pairs fit, else window by window."""
     work = make_work(ask)
     if ask.nbytes > IN_MEMORY:
-        return score_strips(work, make_strips(ask), ask.protocol, mask)
+        return score_windows(work, make_windows(ask), ask.protocol, mask)
     work = in_memory(work)
     stages = {group: score_pairs(pairs, group, ask.protocol, mask) for group, pairs in work.pairs.items()}
     projection = xr.IndexVariable("projection", list(PROJECTION))

@@ -1,4 +1,4 @@
-"""Scores of scenes too large for memory: strip by strip, every block counted by itself, and the sums added.
+"""Scores of scenes too large for memory: window by window, every block counted by itself, and the sums added.
 
 The same numbers as `eosr.metrics.score_table` gives (a test holds them equal), by another way: one task per block reads
 both stages and the reference once and returns a handful of sums. Windows of SSIM that lie in no block are counted from
@@ -35,8 +35,8 @@ _DEEP: Final = 2 * _RIM
 _LEAST: Final = 256
 
 
-def score_strips(
-    whole: Work, strips: Iterable[Work], protocol: Protocol, mask: xr.DataArray | None
+def score_windows(
+    whole: Work, windows: Iterable[list[Work]], protocol: Protocol, mask: xr.DataArray | None
 ) -> tuple[dict[int, xr.Dataset], float]:
     """Scores and moments of both stages by group, dims (projection, band), and seconds of work. Computes.
 
@@ -44,24 +44,27 @@ def score_strips(
     ----------
     whole : Work
         Pairs of the whole scene, which are not computed: they tell what is compared.
-    strips : iterable of Work
-        The same from top to bottom, in as many strips as memory asks for.
+    windows : iterable of lists of Work
+        The same in windows, as many as memory asks for: rows of them from top to bottom, each from left to right.
     protocol, mask
         As for `eosr.evaluate_pairs.score_pairs`.
 
     Raises
     ------
-    GridError, MetricError
-        As `eosr.evaluate_pairs.score_pairs`.
+    GridError
+        If the border leaves nothing.
     """
     tallies = {group: Tally.of(pairs, group, protocol, mask) for group, pairs in whole.pairs.items()}
     seconds = 0.0
-    for strip in strips:
-        blocks = [tally.blocks(strip.pairs[group]) for group, tally in tallies.items()]
-        *computed, work = compute(*blocks, sum(plane.sum() for plane in strip.seconds))
-        seconds += float(work)
-        for tally, holders in zip(tallies.values(), computed, strict=True):
-            tally.add([list(row) for row in holders[0]])
+    for row in windows:
+        for window in row:
+            blocks = [tally.blocks(window.pairs[group]) for group, tally in tallies.items()]
+            *computed, work = compute(*blocks, sum(plane.sum() for plane in window.seconds))
+            seconds += float(work)
+            for tally, holders in zip(tallies.values(), computed, strict=True):
+                tally.take([list(one) for one in holders[0]])
+        for tally in tallies.values():
+            tally.close_row()
     return {group: tally.table(whole.pairs[group]) for group, tally in tallies.items()}, seconds
 
 
@@ -76,11 +79,12 @@ class Tally:
     counts: npt.NDArray[np.bool_]
     #: Pixels within the border.
     pixels: int
-    #: Rows that came so far, and what they sum to.
-    rows: int = 0
-    total: Sums = field(default_factory=dict)
-    #: The last row of blocks, whose lower seam is still open.
+    #: First pixel of the window that comes next (y, x).
+    place: tuple[int, int] = (0, 0)
+    #: Rows of blocks of the row of windows that is coming, and the last row above it, whose lower seam is still open.
+    coming: list[list[Block]] = field(default_factory=list)
     above: list[Block] = field(default_factory=list)
+    total: Sums = field(default_factory=dict)
 
     @classmethod
     def of(cls, pairs: Pairs, group: int, protocol: Protocol, mask: xr.DataArray | None) -> Tally:
@@ -93,25 +97,31 @@ class Tally:
         )  # fmt: skip
 
     def blocks(self, pairs: Pairs) -> da.Array:
-        """The next rows as lazy blocks, an array (1, block, block) of objects."""
+        """The next window as lazy blocks, an array (1, block, block) of objects."""
         parts = (pairs.before, pairs.after, pairs.reference)
         before, after, reference = (_stack(part, self.names, pairs) for part in parts)
         sizes = [merge_chunks(chunks, 1, min(_LEAST, sum(chunks))) for chunks in before.chunks[1:]]
-        counts = da.from_array(self.counts[None, self.rows : self.rows + sum(sizes[0])], chunks=-1)
-        self.rows += sum(sizes[0])
+        (y, x), (height, width) = self.place, (sum(chunks) for chunks in sizes)
+        counts = da.from_array(self.counts[None, y : y + height, x : x + width], chunks=-1)
+        right = x + width
+        self.place = (y, right) if right < self.counts.shape[1] else (y + height, 0)
         return da.map_blocks(
             count_block, *(a.rechunk({0: -1, 1: sizes[0], 2: sizes[1]}) for a in (before, after, reference, counts)),
             data_range=self.protocol.convention.data_range, dtype=object, meta=np.empty((0, 0, 0), object),
             chunks=((1,), *((1,) * len(chunks) for chunks in sizes)),
         )  # fmt: skip
 
-    def add(self, rows: list[list[Block]]) -> None:
-        """Add rows of blocks, and the seams above them."""
+    def take(self, rows: list[list[Block]]) -> None:
+        """Put the blocks of a window to the right of those that came."""
+        self.coming = [[*left, *right] for left, right in zip(self.coming, rows, strict=True)] if self.coming else rows
+
+    def close_row(self) -> None:
+        """Add a whole row of windows, with the seams within it and above it."""
         data_range = self.protocol.convention.data_range
-        seams = pairwise([self.above, *rows] if self.above else rows)
-        parts = [self.total, *(count_row(blocks, data_range) for blocks in rows)]
+        seams = pairwise([self.above, *self.coming] if self.above else self.coming)
+        parts = [*([self.total] if self.total else []), *(count_row(blocks, data_range) for blocks in self.coming)]
         self.total = add_blocks([*parts, *(count_seam(*two, data_range) for two in seams)])
-        self.above = rows[-1]
+        self.above, self.coming = self.coming[-1], []
 
     def table(self, pairs: Pairs) -> xr.Dataset:
         """Scores and moments."""

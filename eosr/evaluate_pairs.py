@@ -89,14 +89,30 @@ class Ask:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Strip:
-    """Rows of a scene that are scored together, and those around them that are read too [10 m pixels]."""
+class Span:
+    """Rows or columns of a scene that are scored together, and those around them that are read too [10 m pixels]."""
 
     start: int
     stop: int
-    #: First and last row that is read.
+    #: First and last one that is read.
     first: int
     last: int
+
+    def read(self, step: int) -> slice:
+        """What is read of bands with ``step`` times larger pixels."""
+        return slice(self.first // step, self.last // step)
+
+    def scored(self, step: int) -> slice:
+        """What is scored of what was read."""
+        return slice((self.start - self.first) // step, (self.stop - self.first) // step)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """A part of a scene that is computed by itself."""
+
+    rows: Span
+    columns: Span
     #: What the methods estimated from the whole scene.
     parameters: Parameters
 
@@ -146,8 +162,8 @@ def given_of(nested: xr.Dataset, factor: int, protocol: Protocol) -> tuple[xr.Da
     return nested, protocol.degradation
 
 
-def make_work(ask: Ask, strip: Strip | None = None) -> Work:
-    """Estimates and reference, lazily; of a whole scene, or of a strip of it.
+def make_work(ask: Ask, window: Window | None = None) -> Work:
+    """Estimates and reference, lazily; of a whole scene, or of a window of it.
 
     Raises
     ------
@@ -155,21 +171,20 @@ def make_work(ask: Ask, strip: Strip | None = None) -> Work:
         If the scene is too small; `eosr.evaluate_checks.check_scene` says by how much.
     """
     nested, factor = nested_of(ask)
-    if strip is not None:
-        nested = nested.isel(
-            {f"y{g}": slice(strip.first // STEPS[g], strip.last // STEPS[g]) for g in groups_of(nested)}
-        )
+    if window is not None:
+        axes = {"y": window.rows, "x": window.columns}
+        nested = nested.isel({f"{a}{g}": span.read(STEPS[g]) for g in groups_of(nested) for a, span in axes.items()})
     given, told = given_of(nested, factor, ask.protocol)
     stages = superresolve_stages(
-        given, ask.choice, bands=ask.bands, degradation=told, mirror=ask.protocol.mirror or strip is not None,
-        parameters=None if strip is None else strip.parameters,
+        given, ask.choice, bands=ask.bands, degradation=told, mirror=ask.protocol.mirror or window is not None,
+        parameters=None if window is None else window.parameters,
     )  # fmt: skip
     there = _made_by_all(given, ask.guides)
     pairs = {
         group: _pairs_of(nested, group, list(names), stages, ask.protocol, there) for group, names in ask.groups.items()
     }
     work = Work(pairs=pairs, seconds=stages.seconds)
-    return work if strip is None else _cut(work, factor, strip)
+    return work if window is None else _cut(work, factor, window)
 
 
 def _pairs_of(
@@ -208,15 +223,16 @@ def _repeated(block: npt.NDArray[np.bool_], step: int) -> npt.NDArray[np.bool_]:
     return block.repeat(step, -2).repeat(step, -1)
 
 
-def _cut(work: Work, factor: int, strip: Strip) -> Work:
-    """The rows of a strip, without those that were read around them."""
-    start, stop = strip.start - strip.first, strip.stop - strip.first
+def _cut(work: Work, factor: int, window: Window) -> Work:
+    """What is scored of a window, without what was read around it."""
     pairs = {}
     for group, whole in work.pairs.items():
-        rows = {f"y{group}": slice(start // STEPS[group], stop // STEPS[group])}
-        before, after, reference = (part.isel(rows) for part in (whole.before, whole.after, whole.reference))
+        step = STEPS[group]
+        inner = {f"y{group}": window.rows.scored(step), f"x{group}": window.columns.scored(step)}
+        before, after, reference = (part.isel(inner) for part in (whole.before, whole.after, whole.reference))
         pairs[group] = replace(whole, before=before, after=after, reference=reference)
-    return Work(pairs=pairs, seconds=[plane[:, start // factor : stop // factor] for plane in work.seconds])
+    fine = (slice(None), window.rows.scored(factor), window.columns.scored(factor))
+    return Work(pairs=pairs, seconds=[plane[fine] for plane in work.seconds])
 
 
 def _renamed(sharp: xr.Dataset, group: int) -> xr.Dataset:

@@ -18,7 +18,7 @@ import eosr
 from eosr import cli_evaluate, cli_options
 from eosr.cli import main
 from eosr.degrade import DEGRADATIONS
-from eosr.methods import METHODS
+from eosr.methods import ALIASES, METHODS
 from eosr.write import deliver
 
 
@@ -136,7 +136,7 @@ def test_an_unfinished_run_of_something_else_is_refused_with_what_to_type(item, 
     told = capsys.readouterr().err
     assert "holds an unfinished run of something else: other bands, window, type or chunks" in told
     assert "dask" not in told
-    assert f"add --overwrite (overwrite=True) to replace it, or name another folder, e.g. {out}-2." in told
+    assert f"add --overwrite to replace it, or name another folder, e.g. {out}-2." in told
     assert main(quick(item, out, "--overwrite")) == 0
     assert [path.name for path in out.glob(".*")] == []
 
@@ -162,6 +162,7 @@ def test_help_of_superresolve_says_order_crs_offsets_and_choices(capsys):
 
 def test_the_choices_are_those_of_the_library():
     assert (cli_options.METHODS, cli_options.DEGRADATIONS) == (METHODS, DEGRADATIONS)
+    assert cli_options.ALIASES == ALIASES
     assert set(cli_evaluate._ALL) == set(METHODS) - {"bicubic", "dsen2", "s2x", "s6x"}
 
 
@@ -224,9 +225,9 @@ def test_info_tells_what_shipped_weights_are(name, capsys):
         (["--degradation", "sigma=abc"], "--degradation sigma=abc holds no number from 0 on. Use e.g. --degradation"),
         (["--degradation", "sigma=-1"], "holds no number from 0 on"),
         (["--degradation", "mft"], "--degradation mft is unknown. Use one of auto, study, box, mtf, mtf_diff, sigma="),
-        (["--chunks", "100"], "chunks=100 is not a multiple of 6"),
+        (["--chunks", "100"], "--chunks 100 is not a multiple of 6"),
         (["--bbox", "-76.1", "37", "-76", "37.1"], "lies outside the scene"),
-        (["--offset", "lots"], "offset='lots' is no policy"),
+        (["--offset", "lots"], "--offset lots is no policy"),
         (["--threads", "0"], "--threads 0 cannot work"),
         (["--tile", "18SVG"], "no item of tile '18SVG'"),
     ],
@@ -239,6 +240,40 @@ def test_bad_input_is_one_line_on_stderr_and_exit_1(item, tmp_path, capsys, chan
     assert line.startswith("eosr: ")
     assert told in line
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [
+        ("or with small='mirror'.", "or with --small mirror."),
+        ("name other bands=..., please", "name other --bands ..., please"),
+        ("Say one: offset=-1000.", "Say one: --offset=-1000."),
+        ("or less, e.g. border=0.", "or less, e.g. --border 0."),
+        ("Use e.g. query=['eo:cloud_cover<10'].", "Use e.g. --query 'eo:cloud_cover<10'."),
+        ("Name bands=['B05', 'B06'].", "Name --bands B05,B06."),
+        ("Choose e.g. bbox=(0, 1.5, 2, 3), bbox_crs='item'.", "Choose e.g. --bbox 0 1.5 2 3, --bbox-crs item."),
+        ("Pass overwrite=True, or", "Pass --overwrite, or"),
+        ("add --overwrite (overwrite=True) or", "add --overwrite or"),
+        ("say so: --bbox-crs item (bbox_crs='item'), or", "say so: --bbox-crs item, or"),
+        # What is Python, no option, or an option already, stays.
+        ("Use open_stac(source, bbox=..., bbox_crs='item').", "Use open_stac(source, bbox=..., bbox_crs='item')."),
+        ("Set ds.attrs['level'] if tile=x.", "Set ds.attrs['level'] if tile=x."),
+        ("Use consistency=False or dims=('y',).", "Use consistency=False or dims=('y',)."),
+        ("Type --offset=-1000 or --weights dsen2=a.pt.", "Type --offset=-1000 or --weights dsen2=a.pt."),
+    ],
+)  # fmt: skip
+def test_messages_of_the_library_name_the_option_to_type(message, line):
+    options = ["--small", "--bands", "--offset", "--border", "--query", "--bbox", "--bbox-crs", "--overwrite", "--tile",
+               "--weights"]  # fmt: skip
+    assert cli_options.typed(message, options) == line
+
+
+def test_the_other_name_of_a_method_is_understood(item, tmp_path):
+    out = tmp_path / "out"
+    command = ["superresolve", item, str(out), "--bands", "B05", "--format", "zarr", "--quiet"]
+    assert main([*command, "--method", "superres"]) == 0
+    (store,) = out.glob("*.zarr")
+    assert "superres_like" in (store / "zarr.json").read_text()
 
 
 def test_a_text_file_as_weights_and_a_missing_source_are_one_line_too(item, tmp_path, capsys):

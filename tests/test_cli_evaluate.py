@@ -1,8 +1,10 @@
 """`eosr evaluate`: which arguments reach the library, what is printed and written, what is refused before any work."""
 
 import csv
+import html
 import io
 import json
+import re
 import sys
 
 import numpy as np
@@ -12,7 +14,10 @@ from conftest import write_scene
 import eosr
 from eosr import cli_evaluate
 from eosr.cli import main
+from eosr.evaluate_arguments import several
 from eosr.evaluate_formats import to_csv, to_json, to_latex, to_markdown
+from eosr.nn.weights import file_checksum
+from eosr.testing import random_weights, synthetic_scene
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +95,7 @@ def test_every_option_reaches_the_library(item, asked):
             "--convention", "zhang2020"]  # fmt: skip
     assert main(["evaluate", item, *more]) == 0
     expected = {
-        "property": "all", "degradation": "all", "bands": ["B05", "B11"], "border": 3, "convention": "zhang2020",
+        "property": "both", "degradation": "all", "bands": ["B05", "B11"], "border": 3, "convention": "zhang2020",
         "units": "reflectance", "small": "mirror", "resamples": 50, "seed": 7, "device": "cpu",
     }  # fmt: skip
     assert {key: asked[0][key] for key in expected} == expected
@@ -112,7 +117,23 @@ def test_every_option_reaches_the_library(item, asked):
         (["--weights", "runs/best.safetensors"], {"best": {"weights": ["runs/best.safetensors"]}}),
         (["--weights", "a/s2x.pt,a/s6x.pt"], {"s2x+s6x": {"weights": ["a/s2x.pt", "a/s6x.pt"]}}),
         (["--weights", "a/best.pt", "--weights", "b/best.pt"],
-         {"best": {"weights": ["a/best.pt"]}, "b/best.pt": {"weights": ["b/best.pt"]}}),
+         {"a/best.pt": {"weights": ["a/best.pt"]}, "b/best.pt": {"weights": ["b/best.pt"]}}),
+        (["--weights", "a=b/m.safetensors"], {"m": {"weights": ["a=b/m.safetensors"]}}),
+        (["--weights", "runs/s2x.safetensors"], {"s2x.safetensors": {"weights": ["runs/s2x.safetensors"]}}),
+        (["--weights", "dsen2=L1C20M.pt,L1C60M.pt", "--weights", "dsen2=L2A20M.pt", "--weights", "dsen2=L2A20M.pt"],
+         {"dsen2 (L1C20M+L1C60M)": {"method": "dsen2", "weights": ["L1C20M.pt", "L1C60M.pt"]},
+          "dsen2 (L2A20M)": {"method": "dsen2", "weights": ["L2A20M.pt"]}}),
+        (["--method", "dsen2", "--weights", "dsen2=a/20.pt", "--weights", "dsen2=b/20.pt"],
+         {"dsen2 (a/20.pt)": {"method": "dsen2", "weights": ["a/20.pt"]},
+          "dsen2 (b/20.pt)": {"method": "dsen2", "weights": ["b/20.pt"]}}),
+        (["--method", "superres", "--option", "superres.rounds=1"],
+         {"superres_like": {"method": "superres_like", "options": {"rounds": 1}}}),
+        (["--method", "superres_like", "--option", "superres_like.rounds=1"],
+         {"superres_like": {"method": "superres_like", "options": {"rounds": 1}}}),
+        (["--weights", "superres=a.pt"], {"superres_like": {"method": "superres_like", "weights": ["a.pt"]}}),
+        (["--weights", "s2x=a.pt", "--weights", "s2x=b.pt", "--option", "s2x.k=1"],
+         {"s2x (a)": {"method": "s2x", "weights": ["a.pt"], "options": {"k": 1}},
+          "s2x (b)": {"method": "s2x", "weights": ["b.pt"], "options": {"k": 1}}}),
         (["--weights", "dsen2=a.pt,b.pt"], {"dsen2": {"method": "dsen2", "weights": ["a.pt", "b.pt"]}}),
         (["--method", "dsen2,atprk", "--weights", "dsen2=a.pt"],
          {"dsen2": {"method": "dsen2", "weights": ["a.pt"]}, "atprk": {"method": "atprk"}}),
@@ -125,9 +146,15 @@ def test_methods_weights_and_options_become_rows(item, asked, options, methods):
 
 def test_the_preset_asks_for_both_properties_in_the_convention_of_the_study(item, asked):
     assert main(["evaluate", item, "--preset", "zhang2020"]) == 0
-    assert (asked[0]["property"], asked[0]["degradation"], asked[0]["convention"]) == ("all", ["study"], "zhang2020")
+    assert (asked[0]["property"], asked[0]["degradation"], asked[0]["convention"]) == ("both", ["study"], "zhang2020")
     assert main(["evaluate", item, "--preset", "zhang2020", "--property", "synthesis", "--convention", "eosr"]) == 0
     assert (asked[1]["property"], asked[1]["convention"]) == ("synthesis", "eosr")
+
+
+def test_all_properties_are_both_as_in_python(item, asked):
+    for word in ("both", "all"):
+        assert main(["evaluate", item, "--property", word]) == 0
+        assert several(asked[-1]["property"], ("synthesis", "consistency"), "property") == ("synthesis", "consistency")
 
 
 # The real thing
@@ -174,6 +201,44 @@ def test_the_preset_prints_the_rows_of_the_study_beside_ours(item, capsys):
     assert any(line.startswith("| bicubic") and "| eosr |" in line for line in lines)
     assert "as seen from bicubic" in printed
     assert "60 m bands" not in printed
+
+
+def test_the_page_of_the_preset_holds_the_rows_of_the_study_with_their_flags(small, tmp_path, capsys):
+    page = tmp_path / "page.html"
+    command = ["evaluate", small, "--method", "atprk", "--option", "atprk.psf=published", "--bands", "B05", "--quiet",
+               "--small", "mirror", "--preset", "zhang2020", "--property", "consistency"]  # fmt: skip
+    assert main([*command, "--html", str(page)]) == 0
+    printed, text = capsys.readouterr().out, html.unescape(page.read_text("utf-8"))
+    titles = [line.removeprefix("### ") for line in printed.splitlines() if line.startswith("### ")]
+    assert titles[0].startswith("Table 6.15, L2A, 20 m bands, consistency: printed and measured figures")
+    for title in titles:
+        assert f"<caption>{title}</caption>" in text
+    assert re.search(r"<td>Bicubic</td><td>study</td>.*<td class=\"n\">52\.25<sup>[a-z]+</sup></td>", text)
+    assert "<td>bicubic</td><td>eosr</td>" in text
+    for line in printed.splitlines():
+        if line.startswith("- "):
+            assert f"<li>{line.removeprefix('- ')}</li>" in text
+    assert "Rows: atprk is atprk(psf='published')." in text
+
+
+def test_the_preset_refuses_scenes_without_a_level_before_any_work(small, capsys, monkeypatch):
+    nameless = synthetic_scene(2, 2).assign_attrs(level="")
+    monkeypatch.setattr(sys.modules["eosr.evaluate"], "evaluate", lambda *_, **__: pytest.fail("it was judged"))
+    monkeypatch.setattr(sys.modules["eosr.stac"], "open_stac", lambda *_, **__: nameless)
+    line = told(capsys, small, "--preset", "zhang2020")
+    assert line.startswith("synthetic has level='', which the study has no tables for. Set ds.attrs['level'] to ")
+    assert line.endswith("type --property both --convention zhang2020 instead of --preset zhang2020.")
+
+
+def test_two_weights_of_one_method_are_two_rows(small, tmp_path, capsys):
+    """The first was once lost without a word."""
+    paths = [random_weights(tmp_path / f"{name}.safetensors", kind="study", seed=k) for k, name in enumerate("ab")]
+    command = ["evaluate", small, *(word for path in paths for word in ("--weights", f"s2x={path}"))]
+    assert main([*command, "--bands", "B05", "--small", "mirror", "--format", "csv", "--quiet"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    sums = {row["method"]: row["weights_sha256"] for row in rows}
+    assert sums == {"bicubic": "", **{f"s2x ({path.stem})": file_checksum(path) for path in paths}}
+    assert {row["kind"] for row in rows} == {"bicubic", "s2x"}
 
 
 def test_every_method_that_needs_no_weights_of_others_is_in_all(small, capsys, monkeypatch):
@@ -294,6 +359,14 @@ def test_where_it_shall_go_is_checked_before_any_work(tmp_path, capsys, option):
          "--option psf=published is no METHOD.KEY=VALUE. Use e.g. --option atprk.psf=published."),
         (["--option", "atprk.psf=published"],
          "--option atprk.psf=published: atprk is not judged. Add --method atprk."),
+        (["--weights", "dsen2=L1C20M.pt,dsen2=L1C60M.pt"],
+         "--weights dsen2=L1C20M.pt,dsen2=L1C60M.pt names a method after a comma. Type it once for files that belong "
+         "together, e.g. --weights dsen2=L1C20M.pt,L1C60M.pt, and --weights again for another row."),
+        (["--weights", "dsen=L1C20M.pt"],
+         "--weights dsen=L1C20M.pt: there is no such file, and no method dsen; did you mean dsen2?"),
+        (["--method", "dsen2", "--weights", "L1C20M.pt,L1C60M.pt"],
+         "--method dsen2 has no weights: --weights L1C20M.pt,L1C60M.pt is a row of its own. Type "
+         "--weights dsen2=L1C20M.pt,L1C60M.pt."),
     ],
 )  # fmt: skip
 def test_options_that_cannot_work_are_refused_before_anything_is_opened(capsys, options, line):
@@ -308,13 +381,13 @@ def test_options_that_cannot_work_are_refused_before_anything_is_opened(capsys, 
         (["--method", "s2x"], "method 's2x' has no weights in eosr. Train it with eosr-train, "),
         (["--weights", "dsen2=missing.pt"], "'missing.pt' is neither a weights file"),
         (["--method", "atprk", "--weights", "atprk=missing.pt"],
-         "method='atprk' and weights=['missing.pt'] exclude each other."),
+         "--method atprk and --weights missing.pt exclude each other."),
         (["--method", "atprk", "--option", "atprk.pfs=published"], "atprk has no option pfs. Its options: "),
         (["--option", "eosr.psf=published"], "eosr takes no options, but was given psf."),
         (["--method", "bicubic", "--bands", "B02"], "band B02 cannot be scored: "),
-        (["--method", "bicubic", "--border", "-1"], "border=-1 pixels cannot be left out."),
-        (["--method", "bicubic", "--convention", "zhang"], "convention='zhang' is unknown. Use 'eosr', 'zhang2020'"),
-        (["--method", "bicubic", "--seed", "-3"], "seed=-3 is no whole number from 0 on."),
+        (["--method", "bicubic", "--border", "-1"], "--border=-1 pixels cannot be left out."),
+        (["--method", "bicubic", "--convention", "zhang"], "--convention zhang is unknown. Use 'eosr', 'zhang2020'"),
+        (["--method", "bicubic", "--seed", "-3"], "--seed=-3 is no whole number from 0 on. Use e.g. --seed 0."),
     ],
 )  # fmt: skip
 def test_what_cannot_be_judged_is_one_sentence(small, capsys, options, start):
@@ -329,8 +402,8 @@ def test_a_scene_that_is_too_small_is_told_the_size_that_serves_every_method(sma
     size = int(line.split("Open at least ")[1].split(" x ")[0])
     assert line == (
         f"the window of S2A_32TQM_20230601_0_L2A is too small to score B01: it is degraded by 6 first, and must still "
-        f"hold {size // 6} pixels for atprk. Open at least {size} x {size} pixels of 10 m, name other bands=..., or "
-        "let small scenes be continued by their mirror images with small='mirror'."
+        f"hold {size // 6} pixels for atprk. Open at least {size} x {size} pixels of 10 m, name other --bands ..., "
+        "or let small scenes be continued by their mirror images with --small mirror."
     )
     alone = [int(told(capsys, small, "--method", name, "--bands", bands).split("Open at least ")[1].split(" x ")[0])
              for name in ("bicubic", "detail_injection", "atprk") for bands in ("B05", "B01")]  # fmt: skip

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from eosr.errors import MethodError, MetricError
+from eosr.bands import SHARP_BANDS
+from eosr.errors import MethodError, MetricError, RadiometryError
 from eosr.evaluate_arguments import (
     check_draws,
     check_mask,
@@ -14,13 +15,16 @@ from eosr.evaluate_arguments import (
     checked_units,
     choices,
     chosen_convention,
+    file_labels,
+    kind_of,
     mirrored,
     named_scenes,
     several,
 )
-from eosr.methods import Choice
+from eosr.methods import Choice, choose_methods
 from eosr.metrics.table import CONVENTIONS, EOSR_CONVENTION, Convention
-from eosr.testing import synthetic_scene
+from eosr.radiometry import to_digital_numbers, to_reflectance
+from eosr.testing import random_weights, synthetic_scene
 
 TIMES = np.array(["2023-06-01", "2023-06-11"], dtype="datetime64[ns]")
 
@@ -72,7 +76,27 @@ def test_times_of_one_name_are_told_apart_by_their_day():
     bare = synthetic_scene(2, 2, times=TIMES, item_ids=[])
     assert list(named_scenes({"Ebro": bare})) == ["Ebro 2023-06-01", "Ebro 2023-06-11"]
     assert list(named_scenes({"Ebro": bare.isel(time=[1])})) == ["Ebro"]
-    assert list(named_scenes([bare])) == ["scene", "scene 2023-06-11"]
+    assert list(named_scenes([bare])) == ["scene 2023-06-01", "scene 2023-06-11"]
+    one_id = bare.assign_attrs(item_ids=["mosaic"])
+    assert list(named_scenes(one_id)) == ["mosaic 2023-06-01", "mosaic 2023-06-11"]
+
+
+def test_the_same_scene_twice_in_a_list_is_no_series():
+    """A date would tell nothing apart."""
+    one = synthetic_scene(2, 2, times=TIMES[:1], item_ids=[])
+    assert list(named_scenes([one, one])) == ["scene", "scene (2)"]
+    twice = synthetic_scene(2, 2, times=TIMES[[0, 0]], item_ids=[])
+    assert list(named_scenes(twice)) == ["scene 2023-06-01", "scene 2023-06-01 (2)"]
+
+
+def test_reflectance_is_refused_with_the_way_back(scene):
+    with pytest.raises(RadiometryError) as told:
+        named_scenes({"here": to_reflectance(scene)})
+    assert str(told.value) == (
+        "the Dataset holds reflectance; evaluate works on digital numbers. Give it the Dataset of open_stac, or "
+        "eosr.radiometry.to_digital_numbers(ds); units='reflectance' gives RMSE and bias in reflectance."
+    )
+    assert list(named_scenes(to_digital_numbers(to_reflectance(scene)))) == ["synthetic"]
 
 
 @pytest.mark.parametrize(
@@ -131,6 +155,44 @@ def test_weights_of_one_name_in_two_folders_are_two_rows():
     assert list(found) == ["bicubic", "a/best.safetensors", "b/best.safetensors", "other"]
 
 
+def test_a_file_that_is_called_like_a_method_is_no_row_of_that_name():
+    """What it holds is told by the file, not by its name."""
+    given = ["runs/s2x.safetensors", "a/bicubic.pt", "b/bicubic.pt", "eosr"]
+    assert list(choices(given, "auto")) == ["bicubic", "s2x.safetensors", "a/bicubic.pt", "b/bicubic.pt", "eosr"]
+    assert file_labels([["a/20.pt", "a/60.pt"], ["a/20.pt"]]) == ["20+60", "20"]
+    assert file_labels([["a/dsen2.pt"], ["a/dsen2.hdf5"]]) == ["dsen2.pt", "dsen2.hdf5"]
+    assert file_labels([["a/best"], ["best"]]) == ["a/best", "best"]
+
+
+def kind(label, **how):
+    choice = Choice(**how)
+    return kind_of(label, choice, choose_methods(choice, None, SHARP_BANDS))
+
+
+def test_the_kind_of_a_row_is_what_it_is_and_not_what_it_is_called(tmp_path):
+    assert kind("mine", method="superres") == "superres_like"
+    assert kind("mine", method="eosr") == kind("mine") == kind("mine", weights="s2sr-20m") == "eosr"
+    for name, made, factor in (("s2x", "study", 2), ("s6x", "study", 6), ("dsen2", "dsen2", 6)):
+        path = random_weights(tmp_path / f"{name}.safetensors", kind=made, factor=factor)
+        assert kind("mine", weights=path) == kind(name, weights=path) == kind("mine", method=name, weights=path) == name
+    both = [tmp_path / "s2x.safetensors", tmp_path / "s6x.safetensors"]
+    assert kind("mine", weights=both) == ""
+    assert kind("mine", weights=random_weights(tmp_path / "a.safetensors", kind="srcnn")) == ""
+    on_l2a = random_weights(tmp_path / "b.safetensors", kind="dsen2", levels=("L2A",))
+    assert kind("dsen2", weights=on_l2a) == "dsen2_l2a"
+
+
+def test_weights_cannot_stand_under_the_name_of_another_method(tmp_path):
+    ours = str(random_weights(tmp_path / "s2x.safetensors"))
+    with pytest.raises(MethodError) as told:
+        kind("S2x", weights=ours)
+    assert str(told.value) == (
+        f"the label 'S2x' cannot stand for {ours!r}, which is eosr. Choose another label for it."
+    )
+    with pytest.raises(MethodError, match="which is no method of that name"):
+        kind("eosr", weights=random_weights(tmp_path / "a.safetensors", kind="srcnn"))
+
+
 def test_an_unknown_word_is_taken_for_a_method_and_refused_as_one():
     """A typo shall be answered by the list of methods, not by a missing weights file."""
     assert choices("atprc", "auto")["atprc"] == Choice(method="atprc")
@@ -147,6 +209,11 @@ def test_an_unknown_word_is_taken_for_a_method_and_refused_as_one():
         ({"mine": {"metod": "atprk", "psf": 1}},
          "mine: unknown argument metod, psf. Known: method, weights, options, device."),
         ({"bicubic": "atprk"}, "the label 'bicubic' cannot stand for 'atprk'. Choose another label for it."),
+        ({"supreme": "bicubic"}, "the label 'supreme' cannot stand for 'bicubic'. Choose another label for it."),
+        ({"SupReME": {"method": "eosr"}},
+         "the label 'SupReME' cannot stand for {'method': 'eosr'}. Choose another label for it."),
+        ({"superres": "atprk"}, "the label 'superres' cannot stand for 'atprk'. Choose another label for it."),
+        ({"atprk": "mine.pt"}, "the label 'atprk' cannot stand for 'mine.pt'. Choose another label for it."),
     ],
 )  # fmt: skip
 def test_what_names_no_method_is_refused(methods, text):
@@ -164,6 +231,7 @@ def test_names_are_one_or_several_or_all_without_repetition():
     assert several("all", known, "degradation") == known
     assert several(["mtf", "study", "mtf"], known, "degradation") == ("mtf", "study")
     assert several(("box",), known, "degradation") == ("box",)
+    assert several("both", ("a", "b"), "property") == several("all", ("a", "b"), "property") == ("a", "b")
 
 
 @pytest.mark.parametrize(
@@ -171,9 +239,11 @@ def test_names_are_one_or_several_or_all_without_repetition():
     [
         ("mft", ("study", "box", "mtf"), "degradation='mft' is unknown. Use 'study', 'box', 'mtf', or 'all'."),
         (["box", "x"], ("study", "box", "mtf"), "degradation='x' is unknown. Use 'study', 'box', 'mtf', or 'all'."),
-        ("wald", ("a", "b"), "degradation='wald' is unknown. Use 'a' or 'b', or 'all'."),
-        ([], ("a", "b"), "degradation=[] is unknown. Use 'a' or 'b', or 'all'."),
-        (None, ("a", "b"), "degradation=None is unknown. Use 'a' or 'b', or 'all'."),
+        ("both", ("a", "b", "c"), "degradation='both' is unknown. Use 'a', 'b', 'c', or 'all'."),
+        ("wald", ("a", "b"), "degradation='wald' is unknown. Use 'a' or 'b', or 'both'."),
+        ([], ("a", "b"), "degradation=[] is unknown. Use 'a' or 'b', or 'both'."),
+        (None, ("a", "b"), "degradation=None is unknown. Use 'a' or 'b', or 'both'."),
+        ([["a"]], ("a", "b"), "degradation=['a'] is unknown. Use 'a' or 'b', or 'both'."),
     ],
 )
 def test_an_unknown_name_is_answered_with_those_there_are(given, known, text):
@@ -191,7 +261,7 @@ def test_a_border_is_a_number_of_pixels():
     with pytest.raises(MetricError) as told:
         checked_border(-2)
     assert str(told.value) == (
-        "border=-2 pixels cannot be left out. Use 0 or more, or None for two coarse pixels."
+        "border=-2 pixels cannot be left out. Use 0 or more; without it, two coarse pixels are."
     )  # fmt: skip
 
 
@@ -210,11 +280,12 @@ def test_a_convention_is_a_name_or_one_of_ones_own():
     assert chosen_convention("zhang2020") is CONVENTIONS["zhang2020"]
     own = Convention(name="own", peak=8000.0, data_range=8000.0, ergas="wald")
     assert chosen_convention(own) is own
-    with pytest.raises(MetricError) as told:
-        chosen_convention("zhang")
-    assert str(told.value) == (
-        "convention='zhang' is unknown. Use 'eosr', 'zhang2020', or a Convention of your own."
-    )  # fmt: skip
+    for wrong in ("zhang", ["eosr"], {"eosr": 1}, None):
+        with pytest.raises(MetricError) as told:
+            chosen_convention(wrong)
+        assert str(told.value) == (
+            f"convention={wrong!r} is unknown. Use 'eosr', 'zhang2020', or a Convention of your own."
+        )
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from eosr.metrics.windows import ssim_of_arrays
 from eosr.testing import chunked, synthetic_scene
 
 EVALUATE = importlib.import_module("eosr.evaluate")
-STRIPS = importlib.import_module("eosr.evaluate_strips")
+WINDOWS = importlib.import_module("eosr.evaluate_windows")
 BLOCKS = importlib.import_module("eosr.evaluate_blocks")
 GAPS = {
     "B05": [(slice(20, 31), slice(40, 44))],
@@ -28,11 +28,11 @@ def scene():
 
 
 def both_ways(monkeypatch, scene, **how):
-    """The table of whole arrays, and that of strips of 60 rows and more in blocks of 32 pixels and more."""
+    """The table of whole arrays, and that of windows of 60 x 60 pixels and more in blocks of 32 pixels and more."""
     whole = evaluate(scene, "detail_injection", bands=["B05", "B11"], **how)
     monkeypatch.setattr(EVALUATE, "IN_MEMORY", 0)
     monkeypatch.setattr(BLOCKS, "_LEAST", 32)
-    monkeypatch.setattr(STRIPS, "STRIP", 60)
+    monkeypatch.setattr(WINDOWS, "LEAST", (60, 60))
     blocks = evaluate(chunked(scene, 60), "detail_injection", bands=["B05", "B11"], **how)
     return whole, blocks
 

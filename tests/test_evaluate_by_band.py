@@ -4,7 +4,7 @@ import pytest
 from synthetic_evaluation import BANDS, synthetic_evaluation
 
 from eosr.errors import MetricError
-from eosr.evaluate_by_band import by_band
+from eosr.evaluate_by_band import by_band, row_note
 
 TOLD = {"units": "DN", "convention": "eosr", "peak": 10000.0, "data_range": 10000.0, "ergas_convention": "wald"}
 
@@ -85,7 +85,7 @@ def test_every_property_and_operator_has_its_table_and_its_line_of_conditions():
     table = synthetic_evaluation(**TOLD)
     text = by_band(table)
     assert text.count("| band | method |") == 4
-    said = [line for line in text.splitlines() if line and not line.startswith("|")]
+    said = [line for line in text.splitlines() if line and not line.startswith(("|", "Rows: "))]
     assert said[1].startswith(
         "Synthesis, degradation `mtf_diff`, border 2 coarse pixels, 2 scenes; convention eosr: peak 10000 DN, data "
         "range 10000 DN, SRE as in DSen2, ERGAS wald."
@@ -97,3 +97,16 @@ def test_the_conditions_name_a_peak_that_is_no_number_and_a_single_scene():
     told = {**TOLD, "peak": "reference_max", "convention": "zhang2020", "data_range": 255.0}
     table = synthetic_evaluation(operators=("study",), scenes=("one",), **told)
     assert ", 1 scene; convention zhang2020: peak reference_max, data range 255 DN" in by_band(table)
+
+
+def test_what_a_label_does_not_tell_stands_below_once():
+    """Options, and weights with the first 12 digits of their checksums; "bicubic" and "s2x" say all there is to say."""
+    table = synthetic_evaluation(**TOLD)
+    assert by_band(table).splitlines()[-1] == (
+        "Rows: eosr is s2sr-20m + s2sr-60m (SHA-256 0a0a0a0a0a0a, 1b1b1b1b1b1b)."
+    )
+    assert by_band(table).count("Rows: ") == 1
+    assert row_note(table, ["bicubic", "s2x"]) == ""
+    told = table.assign_coords(described=("method", ["bicubic", "s2x(rounds=2)", "eosr"]))
+    assert row_note(told, ["s2x"]) == "Rows: s2x is s2x(rounds=2)."
+    assert row_note(table.drop_vars("described")) == ""

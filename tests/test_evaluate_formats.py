@@ -11,7 +11,15 @@ import xarray as xr
 from synthetic_evaluation import METRICS, synthetic_evaluation
 
 from eosr.errors import MetricError
-from eosr.evaluate_formats import EVALUATION_COLUMNS, PAPER_COLUMNS, to_csv, to_json, to_latex, to_markdown
+from eosr.evaluate_formats import (
+    EVALUATION_COLUMNS,
+    PAPER_COLUMNS,
+    to_csv,
+    to_json,
+    to_latex,
+    to_markdown,
+    to_sheets,
+)
 from eosr.evaluate_sheets import Cell, Sheet, escape_latex, evaluation_sheets, latex, markdown
 from eosr.evaluate_study import paper_tables
 
@@ -78,6 +86,30 @@ def test_figures_carry_unit_direction_interval_and_cost(rows):
     }  # fmt: skip
     single = next(row for row in rows if row["scene"] == "49JGM")
     assert (single["seconds"], single["pixels"], single["low"]) == ("1.5", "2000.0", "")
+
+
+def test_every_figure_carries_what_its_row_is(rows, papers):
+    """Options and weights: a row ``atprk`` with a published PSF is not the default's."""
+    told = {row["method"]: (row["kind"], row["described"], row["weights_sha256"]) for row in rows}
+    sums = f"{'0a' * 32} {'1b' * 32}"
+    assert told == {
+        "bicubic": ("bicubic", "bicubic", ""), "s2x": ("s2x", "s2x", ""),
+        "eosr": ("eosr", "s2sr-20m + s2sr-60m", sums),
+    }  # fmt: skip
+    of_papers = csv.DictReader(io.StringIO(to_csv(papers)))
+    found = {(row["label"], row["described"], row["weights_sha256"]) for row in of_papers}
+    assert found == {("", "", ""), ("eosr", "s2sr-20m + s2sr-60m", sums), *((n, n, "") for n in ("bicubic", "s2x"))}
+
+
+def test_what_a_label_does_not_tell_is_a_note_of_every_table_that_shows_the_row(table, papers):
+    note = "Rows: eosr is s2sr-20m + s2sr-60m (SHA-256 0a0a0a0a0a0a, 1b1b1b1b1b1b)."
+    assert to_markdown(table).count(f"- {note}\n") == 8
+    assert all(sheet.notes[-1] == note for sheet in evaluation_sheets(table))
+    assert f"{note}\\par" in to_latex(table)
+    measured = [paper for paper in papers if paper.degradation]
+    assert to_markdown(papers).count(f"- {note}\n") == to_latex(papers).count(note) == len(measured) > 0
+    assert to_sheets(papers)[0].notes[-1] == note
+    assert "Rows:" not in to_markdown(synthetic_evaluation({"bicubic": 1.0, "s2x": 0.5}))
 
 
 def test_commas_quotes_and_line_ends_survive_csv():

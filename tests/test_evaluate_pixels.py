@@ -13,7 +13,7 @@ from eosr.evaluate import evaluate
 from eosr.testing import chunked, nothing_computed, synthetic_scene
 
 EVALUATE = importlib.import_module("eosr.evaluate")
-STRIPS = importlib.import_module("eosr.evaluate_strips")
+WINDOWS = importlib.import_module("eosr.evaluate_windows")
 
 
 def first(table, metric):
@@ -91,7 +91,7 @@ def test_a_mask_that_does_not_fit_is_refused_before_anything_is_computed(mask, t
 @pytest.mark.parametrize("most", [0, 1e12])
 def test_every_computation_is_expected_by_the_progress_bar(monkeypatch, most):
     monkeypatch.setattr(EVALUATE, "IN_MEMORY", most)
-    monkeypatch.setattr(STRIPS, "STRIP", 36)
+    monkeypatch.setattr(WINDOWS, "LEAST", (36, 36))
     counted, told = [], []
     keep = EVALUATE.reporting_tasks
 

@@ -8,8 +8,9 @@ import xarray as xr
 from synthetic_evaluation import BANDS, BICUBIC, PROJECTED, QUALITY, figure, synthetic_evaluation
 
 from eosr.errors import MetricError
-from eosr.evaluate_study import PaperRow, figure_text, metric_name, paper_tables, to_bicubic
+from eosr.evaluate_study import PaperRow, check_levels, figure_text, metric_name, paper_tables, to_bicubic
 from eosr.study_figures import ALL, METRICS, TABLES
+from eosr.testing import synthetic_scene
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +51,44 @@ def test_each_measured_row_follows_the_printed_row_of_its_method(papers):
         "Bicubic", "bicubic", "ATPRK", "SupReME", "Superres", "DSen2", "S2x", "s2x", "eosr", "eosr, projected",
     ]  # fmt: skip
     assert {row.source for row in papers["6.5"].rows if row.name in ("s2x", "eosr")} == {"measured"}
+
+
+def test_a_row_stands_where_its_kind_belongs_whatever_its_label():
+    """A label is a word of the user's; the study's S2x is what a generator of its kind and factor is."""
+    table = synthetic_evaluation({"bicubic": 1.0, "mine": 0.5, "S2x": 0.4, "ours": 0.3})
+    table = table.assign_coords(kind=("method", ["bicubic", "s2x", "", "dsen2_l2a"]))
+    shown = [row.name for row in paper_tables(table)[0].rows if row.average == "mean" or row.source == "printed"]
+    assert shown == ["Bicubic", "bicubic", "ATPRK", "SupReME", "Superres", "DSen2", "S2x", "mine", "S2x", "ours"]
+    papers = {paper.printed.number: paper for paper in paper_tables(table, level="L2A")}
+    shown = [row.name for row in papers["6.13"].rows if row.average == "mean" or row.source == "printed"]
+    assert shown == ["Bicubic", "bicubic", "DSen2", "DSen2-L2A", "ours", "S2x", "mine", "S2x"]
+    papers = {paper.printed.number: paper for paper in paper_tables(table)}
+    assert [row.name for row in papers["6.17"].rows if row.average == "mean"] == ["mine", "S2x"]
+
+
+def test_an_evaluation_that_does_not_say_what_its_rows_are_is_refused():
+    with pytest.raises(MetricError, match=r"has no coordinate 'kind', which says what each row is: .* Evaluate again"):
+        paper_tables(synthetic_evaluation().drop_vars("kind"))
+
+
+def test_options_and_weights_of_measured_rows_are_told(papers):
+    assert papers["6.5"].notes[2] == ("Rows: eosr is s2sr-20m + s2sr-60m (SHA-256 0a0a0a0a0a0a, 1b1b1b1b1b1b).")
+    row = row_of(papers["6.5"], "eosr")
+    assert (row.described, row.weights_sha256) == ("s2sr-20m + s2sr-60m", f"{'0a' * 32} {'1b' * 32}")
+    assert row_of(papers["6.5"], "S2x").described == ""
+
+
+def test_scenes_without_a_level_are_refused_before_they_are_evaluated():
+    scene = synthetic_scene(2, 2)
+    check_levels(scene)
+    with pytest.raises(MetricError) as told:
+        check_levels({"north": scene, "south": scene.assign_attrs(level="")})
+    assert str(told.value) == (
+        "south has level='', which the study has no tables for. Set ds.attrs['level'] to 'L1C' or 'L2A'; or, on the "
+        "command line, type --property both --convention zhang2020 instead of --preset zhang2020."
+    )
+    with pytest.raises(MetricError, match=r"the scenes are of L1C and of L2A, .* Judge them apart"):
+        check_levels([scene, scene.assign_attrs(level="L2A")])
 
 
 def test_a_method_that_makes_no_60_m_band_is_not_in_their_tables(papers):

@@ -32,7 +32,7 @@ ROOM_OF = {
     "write_layout": "write", "write_zarr": "write",
     "evaluate_arguments": "evaluate", "evaluate_blocks": "evaluate", "evaluate_by_band": "evaluate",
     "evaluate_checks": "evaluate", "evaluate_formats": "evaluate", "evaluate_pairs": "evaluate",
-    "evaluate_strips": "evaluate",
+    "evaluate_windows": "evaluate",
     "evaluate_sheets": "evaluate", "evaluate_study": "evaluate",
     "evaluate_summary": "evaluate",
     "study_flags": "study_figures", "cli_evaluate": "cli", "cli_options": "cli",

@@ -19,6 +19,7 @@ from eosr.baselines.bicubic import bicubic_tile
 from eosr.consistency import project_tile
 from eosr.degrade import degrade_tile, kernel_taps
 from eosr.errors import BandError, GridError, MetricError, OutputError
+from eosr.evaluate_sheets import Cell, Sheet
 from eosr.report import Exhibit, write_report
 from eosr.report.figures import DASH, figure
 from eosr.report.maps import SHADES, compose, error_limit, error_shades, limits_of, palette
@@ -524,6 +525,47 @@ def test_every_attribute_of_the_table_stands_on_the_page(page):
     for name, value in evaluation(1).attrs.items():
         assert name in found.texts["dt"]
         assert str(value) in found.texts["dd"]
+
+
+def told_evaluation():
+    table = evaluation(1)
+    return table.assign_coords(
+        described=("method", ["bicubic", "bicubic, projected", "s2sr-20m(<b>)"]),
+        weights_sha256=("method", ["", "", f"{'0a' * 32} {'1b' * 32}"]),
+    )
+
+
+def test_what_rows_are_is_told_where_their_labels_do_not(tmp_path):
+    """Beside the tables what they are; among the facts the whole checksums as well."""
+    text = write_report(told_evaluation(), tmp_path / "a.html").read_text("utf-8")
+    found = outline(text)
+    assert "Rows: red detail, projected is s2sr-20m(<b>)." in found.texts["p"]
+    assert "row red detail, projected" in found.texts["dt"]
+    assert f"s2sr-20m(<b>); weights of SHA-256 {'0a' * 32} {'1b' * 32}" in found.texts["dd"]
+    assert "row bicubic" not in found.texts["dt"]
+    assert "Rows: " not in write_report(evaluation(1), tmp_path / "b.html").read_text("utf-8")
+
+
+def test_tables_of_the_study_stand_on_the_page_with_marks_and_notes(tmp_path):
+    rows = ((Cell("Bicubic", marks="a"), Cell("52.25", marks="bc")), (Cell("<i>mine</i>"), Cell("1.00", bold=True)))
+    sheet = Sheet(title="Table 6.15", heads=("method", "PSNR [dB]"), rows=rows, notes=("(a) swapped & so on.",))
+    text = write_report(evaluation(1), tmp_path / "a.html", sheets=[sheet]).read_text("utf-8")
+    found = outline(text)
+    (part,) = re.findall(r'<section id="study".*?</section>', text, re.DOTALL)
+    assert "<td>Bicubic<sup>a</sup></td>" in part
+    assert '<td class="n">52.25<sup>bc</sup></td>' in part
+    assert '<td class="n best">1.00<span class="said"> (best)</span></td>' in part
+    assert "(a) swapped & so on." in found.texts["li"]
+    assert "<i>mine</i>" in found.texts["td"]
+    assert [tag for tag, _ in found.found].count("i") == 0
+    assert '<a href="#study">' in text
+    assert 'id="study"' not in write_report(evaluation(1), tmp_path / "b.html").read_text("utf-8")
+
+
+def test_what_is_no_table_to_be_read_is_refused(tmp_path):
+    with pytest.raises(MetricError, match=r"sheets holds a str, .* Pass sheets=eosr\.evaluate_formats\.to_sheets"):
+        write_report(evaluation(1), tmp_path / "a.html", sheets=["6.5"])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_page_of_a_table_alone_and_one_without_any_score_are_written(tmp_path):

@@ -3,13 +3,17 @@
 import base64
 import json
 import os
+import re
 import shutil
 import time
 from contextlib import contextmanager
 
 import pytest
-from test_report import METHODS, evaluation, exhibit
+from synthetic_evaluation import synthetic_evaluation
+from test_report import METHODS, evaluation, exhibit, told_evaluation
 
+from eosr.evaluate_formats import to_sheets
+from eosr.evaluate_study import paper_tables
 from eosr.report import write_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -150,6 +154,30 @@ def test_a_click_sorts_and_a_dash_stays_last_in_both_directions(page):
         assert texts[-1] == "–"
         assert len(numbers(texts)) == len(texts) - 1
     assert numbers(texts) == sorted(numbers(texts), reverse=True)
+
+
+def test_a_table_of_the_study_sorts_by_its_figures_and_keeps_marks_and_dashes(page, tmp_path):
+    """SSIM of table 6.5: of print and measurement, three printed rows have none. Long notes wrap on a small screen."""
+    sheets = to_sheets(paper_tables(synthetic_evaluation())[:1])
+    beside = write_report(told_evaluation(), tmp_path / "beside.html", sheets=sheets)
+    open_page(page, beside, width=360, height=740)
+    assert run(page, "return document.documentElement.scrollWidth") <= 360
+    texts = run(
+        page,
+        """
+        const table = document.querySelector('#study table');
+        const at = [...table.tHead.rows[0].cells].findIndex((cell) => cell.textContent === 'SSIM');
+        table.tHead.rows[0].cells[at].click();
+        table.tHead.rows[0].cells[at].click();
+        return [...table.tBodies[0].rows].map((row) => row.cells[at].innerHTML);
+    """,
+    )
+    found = [re.match(r"[\d.]+", text) for text in texts]
+    values = [float(one[0]) for one in found if one]
+    assert values == sorted(values, reverse=True)
+    assert texts[len(values) :] == ["-"] * 3
+    assert len(values) == 3 + 4
+    assert [text for text in texts if text.startswith("0.9322")] == ["0.9322<sup>a</sup>"]
 
 
 def test_another_setting_shows_its_own_table_caption_and_bars(page):

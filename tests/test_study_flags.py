@@ -105,6 +105,20 @@ def test_the_bound_on_the_data_range_of_ssim():
     assert min(bound for bound in bounds if bound) == pytest.approx(1407.7, abs=0.5)
 
 
+def test_ssim_of_another_convention_is_that_of_a_whole_table():
+    """Bicubic in 6.5 admits up to 9875 DN alone; but S2x beside it needs a range below 4526 DN, and a table has one."""
+    with_ssim = {(n, row.label) for n in AVERAGES for row in TABLES[n].rows if row.value("ssim") is not None}
+    marked = cases("ssim_range")
+    assert {number for number, _ in marked} == set(AVERAGES) - {"6.13"}
+    assert marked == {(n, label) for n, label in with_ssim if n != "6.13"}
+    told = {flag.row: flag.detail for flag in flags("6.5") if flag.code == "ssim_range"}
+    assert told == {
+        "Bicubic": "data range below 4526 DN by S2x, and a table has one", "DSen2": "data range below 4589 DN",
+        "S2x": "data range below 4526 DN",
+    }  # fmt: skip
+    assert ssim_range_bound(printed_table("6.5").row("Bicubic")) == pytest.approx(125.69 / (0.03 * math.sqrt(0.18)))
+
+
 def test_no_image_breaks_the_bound():
     """SSIM by skimage, on images whose windows have means above 0.02 L: the true data range is within the bound."""
     ssim = pytest.importorskip("skimage.metrics").structural_similarity
