@@ -140,7 +140,7 @@ def typed(message: str, options: Sequence[str]) -> str:
             return f"{option} {(' ' if value[0] == '(' else ',').join(parts)}"
         return option + ("=" if value.startswith("-") else " ") + shlex.quote(value.strip("'"))
 
-    return _ARGUMENT.sub(as_option, _TWICE.sub(r"\1", message))
+    return _ARGUMENT.sub(as_option, _TWICE.sub(r"\1", message)).replace(", --bbox-crs ", " --bbox-crs ")
 
 
 def check_degradation(name: str | None, *known: str) -> None:

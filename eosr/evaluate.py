@@ -182,9 +182,10 @@ class _Job:
         there = {band for groups in self.groups.values() for names in groups.values() for band in names}
         self.order = [band for band in BANDS if band in there]
         self.gsds = [gsd for gsd in (20, 60) if any(BANDS[band].gsd == gsd for band in self.order)]
-        self.described: dict[str, str] = {}
+        #: By label, of all scenes: a scene may lack the bands that some weights of a row are for.
+        self.described: dict[str, dict[str, None]] = {label: {} for label in self.runs}
+        self.checksums: dict[str, dict[str, None]] = {label: {} for label in self.runs}
         self.kinds: dict[str, str] = {}
-        self.checksums: dict[str, str] = {}
         self._check_makes()
 
     def mask_of(self, scene: str) -> xr.DataArray | None:
@@ -195,10 +196,10 @@ class _Job:
         available = [name for name in SHARP_BANDS if name in self.scenes[scene].data_vars]
         choice = self.runs[label]
         made = choose_methods(choice, None, available)
-        names = [method.described() for method in made]
-        self.described[label] = " + ".join(dict.fromkeys(names))
-        self.kinds[label] = kind_of(label, choice, made)
-        self.checksums[label] = " ".join(method.checksum for method in made if method.checksum)
+        self.described[label] |= dict.fromkeys(method.described() for method in made)
+        self.checksums[label] |= dict.fromkeys(method.checksum for method in made if method.checksum)
+        kind = kind_of(label, choice, made)
+        self.kinds[label] = kind if self.kinds.get(label, kind) == kind else ""
         delivered = {band for method in made for band in method.delivers}
         parts = {group: [n for n in bands if n in delivered] for group, bands in self.groups[scene].items()}
         return {group: bands for group, bands in parts.items() if bands}
@@ -334,8 +335,8 @@ class _Job:
             "unit": ("metric", [one[0] for one in METRICS.values()]),
             "better": ("metric", [one[1] for one in METRICS.values()]),
             "kind": ("method", [self.kinds[label] for label in self.runs]),
-            "described": ("method", [self.described[label] for label in self.runs]),
-            "weights_sha256": ("method", [self.checksums[label] for label in self.runs]),
+            "described": ("method", [" + ".join(self.described[label]) for label in self.runs]),
+            "weights_sha256": ("method", [" ".join(self.checksums[label]) for label in self.runs]),
         }
 
     def _attrs(self, resamples: int, seed: int) -> dict[str, Any]:

@@ -251,7 +251,7 @@ def test_bad_input_is_one_line_on_stderr_and_exit_1(item, tmp_path, capsys, chan
         ("or less, e.g. border=0.", "or less, e.g. --border 0."),
         ("Use e.g. query=['eo:cloud_cover<10'].", "Use e.g. --query 'eo:cloud_cover<10'."),
         ("Name bands=['B05', 'B06'].", "Name --bands B05,B06."),
-        ("Choose e.g. bbox=(0, 1.5, 2, 3), bbox_crs='item'.", "Choose e.g. --bbox 0 1.5 2 3, --bbox-crs item."),
+        ("Choose e.g. bbox=(0, 1.5, 2, 3), bbox_crs='item'.", "Choose e.g. --bbox 0 1.5 2 3 --bbox-crs item."),
         ("Pass overwrite=True, or", "Pass --overwrite, or"),
         ("add --overwrite (overwrite=True) or", "add --overwrite or"),
         ("say so: --bbox-crs item (bbox_crs='item'), or", "say so: --bbox-crs item, or"),

@@ -8,9 +8,11 @@ import xarray as xr
 from synthetic_evaluation import BANDS, BICUBIC, PROJECTED, QUALITY, figure, synthetic_evaluation
 
 from eosr.errors import MetricError
+from eosr.evaluate import evaluate
 from eosr.evaluate_study import PaperRow, check_levels, figure_text, metric_name, paper_tables, to_bicubic
+from eosr.nn.weights import file_checksum
 from eosr.study_figures import ALL, METRICS, TABLES
-from eosr.testing import synthetic_scene
+from eosr.testing import random_weights, synthetic_scene
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +66,24 @@ def test_a_row_stands_where_its_kind_belongs_whatever_its_label():
     assert shown == ["Bicubic", "bicubic", "DSen2", "DSen2-L2A", "ours", "S2x", "mine", "S2x"]
     papers = {paper.printed.number: paper for paper in paper_tables(table)}
     assert [row.name for row in papers["6.17"].rows if row.average == "mean"] == ["mine", "S2x"]
+
+
+def test_a_row_is_what_ran_on_any_of_the_scenes(tmp_path):
+    """The second scene has no 60 m bands, so that only one file of two ran on it."""
+    paths = [random_weights(tmp_path / f"{k}.safetensors", kind="study", factor=k) for k in (2, 6)]
+    whole = synthetic_scene(14, 14)
+    part = whole.drop_vars(["B01", "B09"])
+    for scenes in ([whole, part], [part, whole]):
+        table = evaluate(scenes, {"mine": paths}, small="mirror", border=0, bands=None)
+        assert table.kind.values.tolist() == ["bicubic", ""]
+        assert set(table.weights_sha256.values[1].split()) == {file_checksum(path) for path in paths}
+        assert table.described.values[1].count(" + ") == 1
+    table = evaluate(whole, {"mine": paths[0]}, small="mirror", border=0, bands=["B05"])
+    assert table.kind.values.tolist() == ["bicubic", "s2x"]
+    assert [row.name for row in paper_tables(table)[0].rows if row.average == "mean"][-2:] == [
+        "mine",
+        "mine, projected",
+    ]
 
 
 def test_an_evaluation_that_does_not_say_what_its_rows_are_is_refused():
