@@ -20,7 +20,7 @@ from eosr.degrade import blur_sigma, kernel_taps, merge_chunks, radius_of
 from eosr.evaluate_pairs import Ask, Span, Window, Work, cropped, given_of, make_work, nested_of
 from eosr.grid import STEPS, groups_of
 from eosr.methods import Method, choose_methods
-from eosr.superresolve import find_parameters
+from eosr.superresolve import count_graphs, find_parameters
 from eosr.tiling import plan_tasks
 
 #: Rows and columns of a window, at least [10 m pixels]; few rows, so that what is read of a chunk is used.
@@ -50,10 +50,11 @@ def make_windows(ask: Ask) -> Iterator[list[Work]]:
 
 
 def computations(ask: Ask) -> int:
-    """Number of graphs that windows take: every pass over the whole scene, and every window."""
-    nested, _ = nested_of(ask)
+    """Number of graphs that windows take: those of the passes over the whole scene, and their own."""
+    nested, factor = nested_of(ask)
+    given, told = given_of(nested, factor, ask.protocol)
     count = len(_spans(ask, nested, "y", 0)) * len(_spans(ask, nested, "x", 0))
-    return sum(len(method.passes) for method in _methods(ask, ask.ds)) + count
+    return count + count_graphs(given, ask.choice, bands=ask.bands, degradation=told)
 
 
 def _spans(ask: Ask, nested: xr.Dataset, axis: str, halo: int) -> list[Span]:

@@ -20,7 +20,7 @@ from eosr.grid import check_chunks, check_nested, group_of, with_grid_mappings
 from eosr.methods import Choice, Method, choose_methods
 from eosr.radiometry import for_its_times
 from eosr.tiles import STEP, Found, TileTask, as_dtype
-from eosr.tiling import check_size, find_passes, plan_tasks, sharpen_group
+from eosr.tiling import check_size, count_windows, find_passes, plan_tasks, sharpen_group
 
 #: Output types.
 DTYPES: Final = ("uint16", "float32")
@@ -133,6 +133,14 @@ def superresolve_stages(
         plan = replace(plan, tasks=tasks)
     before, after, seconds = _sharpened(plan)
     return Stages(before=before, after=before if after is None else after, seconds=seconds)
+
+
+def count_graphs(ds: xr.Dataset, choice: Choice, *, bands: Sequence[str], degradation: str) -> int:
+    """Number of graphs that `find_parameters` computes."""
+    plan = _planned(
+        ds, choice, bands=bands, consistency=True, degradation=degradation, dtype="float32", stages=True, mirror=True
+    )
+    return sum(count_windows(plan.ds, tasks[0], plan.template) for tasks in plan.tasks)
 
 
 def find_parameters(ds: xr.Dataset, choice: Choice, *, bands: Sequence[str], degradation: str) -> Parameters:

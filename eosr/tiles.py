@@ -173,7 +173,8 @@ class CountTask:
             sigma=self.task.sigma, own=own & measured, scene=measured,
             origin=(self.starts[0][block_id[-2]] - rim, self.starts[1][block_id[-1]] - rim),
         )  # fmt: skip
-        sums: Sums = dict(method.baseline.count(self.index, tile, tuple(one.value for one in found)))
+        known = tuple(one.value for one in self.task.found or found)
+        sums: Sums = dict(method.baseline.count(self.index, tile, known))
         sums["seconds"] = np.asarray(time.perf_counter() - began)
         holder = np.empty((1, 1, 1, 1), object)
         holder[0, 0, 0, 0] = sums

@@ -8,10 +8,11 @@ sums of tiles, added in a tree, solved once, handed to every tile. All of it is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Final
+from itertools import pairwise, product
+from typing import Any, Final, NamedTuple
 
 import dask.array as da
 import numpy as np
@@ -19,6 +20,7 @@ import xarray as xr
 from dask.delayed import delayed
 
 from eosr.bands import PLATFORMS
+from eosr.baselines.passes import Sums
 from eosr.consistency import projection_reach
 from eosr.degrade import blur_sigma, merge_chunks
 from eosr.errors import RadiometryError, ReachError
@@ -31,6 +33,8 @@ from eosr.tiles import STEP, CountTask, Found, TileTask, add_sums, solve_pass
 MIN_HALOS: Final = 4
 #: Sums of tiles that one task adds.
 FAN_IN: Final = 16
+#: Rows and columns of a window of a pass that is computed by itself, at least [fine pixels].
+WINDOW: Final = (1024, 4096)
 
 
 def plan_tasks(
@@ -129,13 +133,85 @@ def sharpen_group(
 
 
 def find_passes(ds: xr.Dataset, task: TileTask, template: xr.DataArray) -> tuple[Found, ...]:
-    """Parameters of every pass of a method over one image. Computes, pass by pass; () for a method without."""
-    stacks = _stacks(ds, task.method, template)
-    tile_chunks = _tile_chunks(stacks[-1], task.method.factor, task.halo)
-    found: tuple[Found, ...] = ()
+    """Parameters of every pass of a method over one image of any size; () for a method without. Computes.
+
+    Window by window: in one graph dask would be free to read the whole image before the first tile is counted.
+    """
+    found: list[Found] = []
     for index in range(len(task.method.passes)):
-        found = (*found, _pass(task, stacks, tile_chunks, index, list(found)).compute())
-    return found
+        total: list[Sums] = []
+        for sums in _pass_windows(ds, task, template, index, found):
+            total = [add_sums([*total, *sums.compute().ravel()])]
+        found.append(solve_pass(task.method, index, total[0]))
+    return tuple(found)
+
+
+def count_windows(ds: xr.Dataset, task: TileTask, template: xr.DataArray) -> int:
+    """Number of graphs that `find_passes` computes."""
+    unknown = [Found(value=None, seconds=0.0)] * len(task.method.passes)
+    return sum(
+        len(list(_pass_windows(ds, task, template, index, unknown[:index])))
+        for index in range(len(task.method.passes))
+    )  # fmt: skip
+
+
+def _pass_windows(
+    ds: xr.Dataset, task: TileTask, template: xr.DataArray, index: int, found: Sequence[Found]
+) -> Iterator[da.Array]:
+    """Sums of every tile in one pass, as arrays of objects, each of the tiles of one window."""
+    stacks = _stacks(ds, task.method, template)
+    task = replace(task, found=tuple(found))
+    rim = _up(task.method.passes[index])
+    halo = rim + task.margin
+    chunks = _merged(_tile_chunks(stacks[-1], task.method.factor, task.halo), task.method.factor, halo, halo)
+    ranges = [_ranges(sizes, task.method.factor, least) for sizes, least in zip(chunks, WINDOW, strict=True)]
+    for rows, columns in product(*ranges):
+        axes = [
+            _around(sizes, part, halo // task.method.factor)
+            for sizes, part in zip(chunks, (rows, columns), strict=True)
+        ]
+        cut = [_cut_out(stack, task.method.factor, stacks[-1], axes) for stack in stacks]
+        sums = _counted(task, cut, [axis.sizes for axis in axes], index, [], starts=tuple(axis.starts for axis in axes))
+        yield sums[:, :, axes[0].own, axes[1].own]
+
+
+class _Around(NamedTuple):
+    """Tiles of a window along one axis, with a narrow one on each side that has a neighbour [coarse pixels]."""
+
+    sizes: tuple[int, ...]
+    #: First pixel of every tile in the scene.
+    starts: tuple[int, ...]
+    #: Those that are the window's own.
+    own: slice
+
+
+def _around(sizes: tuple[int, ...], part: range, halo: int) -> _Around:
+    edges = np.cumsum([0, *sizes]).tolist()
+    before, after = ([halo] if there else [] for there in (part.start > 0, part.stop < len(sizes)))
+    inner = sizes[part.start : part.stop]
+    first = edges[part.start] - sum(before)
+    tiles = (*before, *inner, *after)
+    starts = tuple(first + offset for offset in np.cumsum([0, *tiles[:-1]]).tolist())
+    return _Around(tiles, starts, slice(len(before), len(before) + len(inner)))
+
+
+def _ranges(sizes: tuple[int, ...], factor: int, least: int) -> list[range]:
+    """Tiles that are counted in one window: at least so many fine pixels."""
+    starts, width = [0], 0
+    for place, size in enumerate(sizes[:-1], 1):
+        width += size * factor
+        if width >= least:
+            starts, width = [*starts, place], 0
+    return [range(*ends) for ends in pairwise([*starts, len(sizes)])]
+
+
+def _cut_out(stack: da.Array, factor: int, coarse: da.Array, axes: Sequence[_Around]) -> da.Array:
+    """The pixels of a window of one grid."""
+    scale = coarse.shape[2] * factor // stack.shape[2]
+    slices = [
+        slice(axis.starts[0] * factor // scale, (axis.starts[0] + sum(axis.sizes)) * factor // scale) for axis in axes
+    ]
+    return stack[:, :, slices[0], slices[1]]
 
 
 def _stacks(ds: xr.Dataset, method: Method, template: xr.DataArray) -> list[da.Array]:
@@ -230,19 +306,26 @@ def _pass(
 ) -> Any:
     """Parameters of one pass, lazily, given those of the passes before."""
     rim = _up(task.method.passes[index])
-    halo = rim + task.margin
-    chunks = _merged(tile_chunks, task.method.factor, halo, halo)
+    chunks = _merged(tile_chunks, task.method.factor, rim + task.margin, rim + task.margin)
     starts = tuple(tuple(np.cumsum([0, *sizes[:-1]]).tolist()) for sizes in chunks)
-    count = CountTask(task=task, index=index, depth=rim, starts=(starts[0], starts[1]))
-    ones = tuple((1,) * len(sizes) for sizes in chunks)
-    kwargs = {"found": _as_tuple(found)} if found else {}
-    kind = np.empty((0, 0, 0, 0), object)
-    tiled = _tiled(task.method, arrays, chunks)
-    sums = _overlapped(count, tiled, count.halo, ((1,), (1,), *ones), kind, kwargs)
+    sums = _counted(task, arrays, chunks, index, found, starts)
     parts = list(sums.to_delayed(optimize_graph=False).ravel())
     while len(parts) > 1:
         parts = [delayed(add_sums)(parts[i : i + FAN_IN]) for i in range(0, len(parts), FAN_IN)]
     return delayed(solve_pass)(task.method, index, delayed(add_sums)(parts[:1]))
+
+
+def _counted(
+    task: TileTask, arrays: Sequence[da.Array], chunks: Sequence[tuple[int, ...]], index: int, found: list[Any],
+    starts: tuple[tuple[int, ...], ...],
+) -> da.Array:  # fmt: skip
+    """Sums of every tile in one pass, as an array of objects; chunks and starts of the tiles in coarse pixels."""
+    count = CountTask(task=task, index=index, depth=_up(task.method.passes[index]), starts=(starts[0], starts[1]))
+    ones = tuple((1,) * len(sizes) for sizes in chunks)
+    kwargs = {"found": _as_tuple(found)} if found else {}
+    kind = np.empty((0, 0, 0, 0), object)
+    tiled = _tiled(task.method, arrays, chunks)
+    return _overlapped(count, tiled, count.halo, ((1,), (1,), *ones), kind, kwargs)
 
 
 def _as_tuple(found: list[Any]) -> Any:
