@@ -15,7 +15,7 @@ from eosr.bands import BANDS_10M, BANDS_20M, BANDS_60M
 from eosr.baselines.bicubic import bicubic_tile
 from eosr.baselines.detail_injection import DetailInjection
 from eosr.baselines.passes import sharpen_whole, whole_scene_tile, with_halo
-from eosr.baselines.supreme import GRADIENTS, LEAST_WEIGHT, SMOOTHING, Supreme, published_taps
+from eosr.baselines.supreme import EDGE_QUANTILE, FAINT, GRADIENTS, LEAST_WEIGHT, SMOOTHING, Supreme, published_taps
 from eosr.baselines.supreme_solver import Measured, Sight, cosines, minimise, solve_as_published, solve_exactly
 from eosr.consistency import project_tile
 from eosr.degrade import degrade_tile, kernel_taps, radius_of
@@ -353,27 +353,62 @@ def test_pixels_in_gaps_are_not_counted():
     np.testing.assert_allclose(other["gram"], sums["gram"], rtol=1e-5)
 
 
-def test_norm_subspace_and_edge_are_what_numpy_finds_on_the_whole_scene():
-    method = Supreme(factor=2, psf="mtf")
+@pytest.mark.parametrize(("prior", "images"), [("scene", 8), ("published", 7)])
+def test_norm_subspace_and_edge_are_what_numpy_finds_on_the_whole_scene(prior, images):
+    method = Supreme(factor=2, psf="mtf", prior=prior)
     _, tile = scene(2, 48, 60)
     subspace, edge = parameters(method, tile)
     np.testing.assert_allclose(subspace.norm[:4], np.sqrt((tile.fine**2).mean((1, 2))), rtol=1e-6)
     np.testing.assert_allclose(subspace.norm[4:], np.sqrt((tile.coarse**2).mean((1, 2))), rtol=1e-6)
-    np.testing.assert_allclose(subspace.loadings.T @ subspace.loadings, np.eye(7), atol=1e-12)
+    means = np.concatenate([tile.fine.mean((1, 2)), tile.coarse.mean((1, 2))])
+    np.testing.assert_allclose(subspace.mean, means if prior == "scene" else 0, rtol=1e-6)
+    np.testing.assert_allclose(subspace.loadings.T @ subspace.loadings, np.eye(images), atol=1e-12)
     scaled = tile.fine / subspace.norm[:4, None, None]
     steps = np.pad(scaled, ((0, 0), (0, 1), (0, 1)), mode="edge")
     down, right = steps[:, 1:, :-1] - scaled, steps[:, :-1, 1:] - scaled
-    expected = np.quantile(np.hypot(down, right).max(0), 0.95)
+    expected = np.quantile(np.hypot(down, right).max(0), EDGE_QUANTILE[prior])
     assert edge == pytest.approx(expected, rel=0.03)
     assert GRADIENTS[1] / GRADIENTS[0] == pytest.approx(1.01, abs=1e-3)
 
 
-def test_the_subspace_holds_bands_that_share_few_images():
+def test_prior_of_the_scene_is_the_covariance_of_its_differences_one_scale_down():
+    # Without blur (box) bands at equal blur are the coarse bands beside the means of 2 x 2 fine pixels.
+    _, tile = scene(2, 48, 60, operator={2: 0.0})
+    method = Supreme(factor=2, fine_sigma=0.0, dimension=10)
+    subspace, _ = parameters(method, tile)
+    fine = tile.fine.reshape(4, 24, 2, 30, 2).mean((2, 4))
+    scaled = np.concatenate([fine, tile.coarse]) / subspace.norm[:, None, None]
+    steps = np.concatenate([np.diff(scaled, axis=axis).reshape(10, -1) for axis in (1, 2)], axis=1)
+    variances = np.linalg.svd(steps, compute_uv=False) ** 2
+    # Image j differs from pixel to pixel with variance v_j, and no two images differ together.
+    images = subspace.loadings.T @ steps
+    np.testing.assert_allclose((images**2).sum(1), variances, rtol=1e-6, atol=1e-6 * variances[0])
+    expected = np.maximum(variances / variances[0], FAINT) ** -0.6
+    np.testing.assert_allclose(subspace.smoothing, expected, rtol=1e-4)
+    published = parameters(Supreme(factor=2, prior="published"), tile)[0]
+    assert published.smoothing.tolist() == list(SMOOTHING)
+
+
+def test_level_of_a_band_does_not_change_its_detail():
+    # Differences know no level, so it must not be lost with what lies outside the subspace.
+    _, tile = scene(2, 48, 60)
+    brighter = tile.coarse.copy()
+    brighter[3] += 1000
+    methods = Supreme(factor=2, dimension=3)
+    before, after = (sharpen_whole(methods, replace(tile, coarse=coarse)) for coarse in (tile.coarse, brighter))
+    # The level enters the norm of the band, which weighs it a little differently.
+    assert np.abs(after[3] - before[3] - 1000).max() < 30
+    assert abs((after[3] - before[3]).mean() - 1000) < 1
+
+
+@pytest.mark.parametrize("prior", ["scene", "published"])
+def test_the_subspace_holds_bands_that_share_few_images(prior):
     # 10 bands of 2 images and a mean lie in three dimensions: nothing of them is left outside the first three.
-    method = Supreme(factor=2, dimension=3)
+    method = Supreme(factor=2, dimension=3, prior=prior)
     truth, tile = scene(2)
     subspace, _ = parameters(method, tile)
-    scaled = np.concatenate([tile.fine, truth])[:, ::2, ::2].reshape(10, -1) / subspace.norm[:, None]
+    scaled = np.concatenate([tile.fine, truth])[:, ::2, ::2].reshape(10, -1)
+    scaled = (scaled - subspace.mean[:, None]) / subspace.norm[:, None]
     outside = scaled - subspace.loadings @ (subspace.loadings.T @ scaled)
     assert np.linalg.norm(outside) < 0.02 * np.linalg.norm(scaled)
 
@@ -408,11 +443,11 @@ def test_sides_with_large_prime_factors_are_continued_not_cropped():
     assert sharp.shape == (6, 74, 94)
 
 
-def test_the_published_figures_are_the_defaults_and_a_method_travels_in_a_graph():
-    method = Supreme(factor=2)
+def test_the_published_figures_are_kept_by_name_and_a_method_travels_in_a_graph():
+    method = Supreme(factor=2, prior="published")
     assert (method.dimension, method.regularisation, method.penalty, method.iterations) == (7, 0.005, 0.2, 100)
     assert SMOOTHING == (1, 1.5, 4, 8, 15, 15, 20)
-    assert LEAST_WEIGHT == 0.5
+    assert (EDGE_QUANTILE["published"], LEAST_WEIGHT["published"]) == (0.95, 0.5)
     assert pickle.loads(pickle.dumps(method)) == method
 
 
@@ -422,11 +457,19 @@ def test_the_published_figures_are_the_defaults_and_a_method_travels_in_a_graph(
         ({"factor": 3}, "factor=3 is none of supreme's. Use 2 for the 20 m bands, 6 for the 60 m."),
         ({"update": "fast"}, "update='fast' is no option of supreme. Use one of 'exact', 'published'."),
         ({"psf": "box"}, "psf='box' is no option of supreme. Use one of 'matched', 'mtf'."),
-        ({"dimension": 0}, "dimension=0 of supreme counts things. Use a whole number from 1 on."),
+        ({"prior": "flat"}, "prior='flat' is no option of supreme. Use one of 'scene', 'published'."),
+        (
+            {"dimension": 0},
+            "dimension=0 of supreme counts things. Use a whole number from 1 to 12, the number of bands.",
+        ),
+        ({"dimension": 99}, "dimension=99 of supreme counts things. Use a whole number from 1 to 12"),
+        ({"dimension": True}, "dimension=True of supreme counts things."),
+        ({"penalty": "abc"}, "penalty='abc' of supreme must be a number, positive. Leave it out for the default."),
+        ({"fine_sigma": "x"}, "fine_sigma='x' of supreme must be a number, positive or zero."),
         ({"iterations": 2.5}, "iterations=2.5 of supreme counts things."),
-        ({"penalty": 0.0}, "penalty=0.0 of supreme must be positive."),
-        ({"regularisation": -1.0}, "regularisation=-1.0 of supreme must be positive or zero."),
-        ({"fine_sigma": float("nan")}, "fine_sigma=nan of supreme must be positive or zero."),
+        ({"penalty": 0.0}, "penalty=0.0 of supreme must be a number, positive."),
+        ({"regularisation": -1.0}, "regularisation=-1.0 of supreme must be a number, positive or zero."),
+        ({"fine_sigma": float("nan")}, "fine_sigma=nan of supreme must be a number, positive or zero."),
         ({"targets": ("B01",)}, "supreme at factor=2 cannot have B01 in targets. Use targets=('B05', 'B06',"),
         ({"middle": ("B05",)}, "supreme at factor=2 cannot have B05 in middle. Use middle=()."),
     ],
