@@ -283,7 +283,8 @@ def _conditions(table: xr.Dataset, operator: str, average: str) -> str:
     return (
         f"Degradation {operator}, convention {table.attrs.get('convention', 'unknown')}, border "
         f"{table.attrs.get('border', 'unknown')}, {scenes} scene{'s' * (scenes != 1)}, average: {average}. Columns "
-        f"named after a band: RMSE [{unit}]. Bold: the best. Time: mean of the scenes, memory: peak of all."
+        f"named after a band: RMSE [{unit}]. Bold: the best. Time: for all bands, mean of the scenes; memory: peak of "
+        "all."
     )
 
 

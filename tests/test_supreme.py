@@ -20,8 +20,10 @@ from eosr.baselines.supreme_solver import Measured, Sight, cosines, minimise, so
 from eosr.consistency import project_tile
 from eosr.degrade import degrade_tile, kernel_taps, radius_of
 from eosr.errors import BandError, MethodError
+from eosr.evaluate import evaluate
+from eosr.grid import from_arrays
 from eosr.sample import sample_folder
-from eosr.train.scenes import SAMPLE_WINDOW, VALIDATION_BLOCK
+from eosr.train.scenes import SAMPLE_WINDOW, VALIDATION_BLOCK, sample_scene
 
 RNG = np.random.default_rng(5)
 OPERATORS = [(2, 0.0), (2, 0.5), (2, 1.1), (6, 1 / 6), (6, 3.1), (3, 0.8)]
@@ -488,3 +490,19 @@ def test_unknown_bands_and_missing_bands_and_scenes_of_gaps_are_refused():
         sharpen_whole(Supreme(factor=6, middle=BANDS_20M), tile)
     with pytest.raises(MethodError, match="no measured pixel"):
         sharpen_whole(Supreme(factor=6), replace(tile, own=np.zeros_like(tile.own)))
+
+
+@pytest.mark.parametrize("operator", ["study", "mtf"])
+def test_on_kept_out_pixels_it_is_the_strongest_method_without_weights(operator):
+    block = next(one for one in sample_scene(sample_folder()) if one.kept_out)
+    bands = dict(zip((*BANDS_10M, *BANDS_20M, *BANDS_60M), (*block.fine, *block.middle, *block.coarse), strict=True))
+    scene = from_arrays(
+        {name: image.astype(np.uint16) for name, image in bands.items()}, transform=(10, 0, 600000, 0, -10, 5000040),
+        crs=32632, level="L1C",
+    )  # fmt: skip
+    others = ["detail_injection", "atprk", "superres_like"]
+    table = evaluate(scene, [*others, "supreme"], degradation=operator, small="mirror", border=0)
+    found = table.summary_overall.sel(metric="rmse", average="mean", projection="after").squeeze()
+    for gsd in (20, 60):
+        ranked = found.sel(gsd=gsd)
+        assert all(ranked.loc[{"method": "supreme"}] < ranked.loc[{"method": name}] for name in ["bicubic", *others])
