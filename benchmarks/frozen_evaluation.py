@@ -259,7 +259,7 @@ def page(tables: dict[str, list[xr.Dataset]], changed: int, lacking: Sequence[st
         "the block is another part of an image that was trained on. RMSE in DN (10000 = reflectance 1), no border",
         "left out. Patches are 1.2 km wide; degraded by 6 they hold 3 x 3 pixels of 360 m: 60 m figures are rough.",
         "Rows that show what was published, `supreme, as published` and `atprk, published PSF`, are judged on the",
-        "block alone.",
+        "block alone. Consistency is judged under `study` alone.",
         f"{changed} figures of this run are not as in the expected table, or missing." if changed else
         "Every figure of this run is as in the expected table.",
         "",

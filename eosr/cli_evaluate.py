@@ -134,7 +134,7 @@ def judged(options: argparse.Namespace) -> tuple[str, list[Path]]:
             device=options.device,
         )  # fmt: skip
         sheets = [] if papers is None else to_sheets(papers)
-        write_report(table, options.html, exhibits=shown, sheets=sheets, overwrite=options.overwrite)
+        write_report(_stages(table, options), options.html, exhibits=shown, sheets=sheets, overwrite=options.overwrite)
     return text, [path for path in (options.out, options.html) if path is not None]
 
 

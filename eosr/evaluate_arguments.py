@@ -150,8 +150,11 @@ def kind_of(label: str, choice: Choice, made: Sequence[Method]) -> str:
         If the label is the name of another method.
     """
     kinds = {method.name if method.baseline is not None else _generator_kind(choice, method) for method in made}
-    kind = kinds.pop() if len(kinds) == 1 else ""
-    if _named(label) not in ("", kind.removesuffix(_L2A)):
+    bases = {kind.removesuffix(_L2A) for kind in kinds}
+    base = bases.pop() if len(bases) == 1 else ""
+    # DSen2's 20 m network is one for both levels, its 60 m networks are not: together they are DSen2.
+    kind = kinds.pop() if len(kinds) == 1 else base
+    if _named(label) not in ("", base):
         raise MethodError(
             f"the label {label!r} cannot stand for {choice.weights!r}, which is "
             f"{kind or 'no method of that name'}. Choose another label for it."

@@ -22,13 +22,15 @@ def scored_bands(ds: xr.Dataset, bands: Sequence[str] | None) -> dict[int, list[
     Raises
     ------
     BandError
-        If a band asked for has no group, or there is none at all.
+        If a band asked for has no group, none is asked for, or there is none at all.
     """
     groups = {
         group: [n for n in names if n != "B10"] for group, names in groups_of(ds).items() if group in SCORED_GROUPS
     }
     if bands is not None:
         asked = check_bands(bands)
+        if not asked:
+            raise BandError("bands is empty, so there is nothing to score. Leave it out for all bands.")
         missing = [name for name in asked if not any(name in names for names in groups.values())]
         if missing:
             raise BandError(

@@ -17,7 +17,7 @@ import xarray as xr
 
 from eosr.bands import SHARP_BANDS
 from eosr.degrade import blur_sigma, kernel_taps, merge_chunks, radius_of
-from eosr.evaluate_pairs import Ask, Span, Window, Work, cropped, given_of, make_work, nested_of
+from eosr.evaluate_pairs import Ask, Span, Window, Work, given_of, make_work, nested_of
 from eosr.grid import STEPS, groups_of
 from eosr.methods import Method, choose_methods
 from eosr.superresolve import count_graphs, find_parameters
@@ -27,6 +27,8 @@ from eosr.tiling import plan_tasks
 LEAST: Final = (1024, 4096)
 #: Rows and columns of the chunks that are assumed for a scene in memory [10 m pixels].
 CHUNK: Final = 1536
+#: A pixel of 60 m in pixels of 10 m, whether there are 60 m bands or not.
+WHOLE: Final = max(STEPS.values())
 
 
 def make_windows(ask: Ask) -> Iterator[list[Work]]:
@@ -41,7 +43,7 @@ def make_windows(ask: Ask) -> Iterator[list[Work]]:
     spent = sum(found.seconds for method in parameters for found in method)
     parameters = [tuple(replace(found, seconds=0.0) for found in method) for method in parameters]
     halo = _halo(ask, nested, factor)
-    rows, columns = (_spans(ask, nested, axis, halo) for axis in "yx")
+    rows, columns = (_spans(nested, axis, factor, halo) for axis in "yx")
     for row in rows:
         works = [make_work(ask, Window(rows=row, columns=column, parameters=parameters)) for column in columns]
         if not row.start:
@@ -53,19 +55,24 @@ def computations(ask: Ask) -> int:
     """Number of graphs that windows take: those of the passes over the whole scene, and their own."""
     nested, factor = nested_of(ask)
     given, told = given_of(nested, factor, ask.protocol)
-    count = len(_spans(ask, nested, "y", 0)) * len(_spans(ask, nested, "x", 0))
+    count = len(_spans(nested, "y", factor, 0)) * len(_spans(nested, "x", factor, 0))
     return count + count_graphs(given, ask.choice, bands=ask.bands, degradation=told)
 
 
-def _spans(ask: Ask, nested: xr.Dataset, axis: str, halo: int) -> list[Span]:
-    """Rows (``"y"``) or columns of the windows: those of the chunks, merged where they are small."""
-    finest = next(iter(groups_of(nested)))
+def _spans(nested: xr.Dataset, axis: str, factor: int, halo: int) -> list[Span]:
+    """Rows (``"y"``) or columns of the windows: those of the chunks, merged where they are small.
+
+    What is sharpened starts on whole 60 m pixels as every tile does, even where there are no 60 m bands: networks with
+    attention cut it into blocks of that size.
+    """
+    finest, names = next(iter(groups_of(nested).items()))
     step, dim = STEPS[finest], f"{axis}{finest}"
-    length, whole = nested.sizes[dim] * step, cropped(ask.ds, next(iter(ask.groups)), ask.protocol)[1]
-    chunks = nested.chunksizes.get(dim)
+    length = nested.sizes[dim] * step
+    # Of one band: those of another may differ, and a Dataset has no chunks then.
+    chunks = nested[names[0]].chunksizes.get(dim)
     sizes = [size * step for size in chunks] if chunks else [min(CHUNK, length - i) for i in range(0, length, CHUNK)]
     least = min(LEAST["yx".index(axis)], length)
-    ends = np.cumsum(merge_chunks(tuple(sizes), whole, least)).tolist()
+    ends = np.cumsum(merge_chunks(tuple(sizes), factor * WHOLE, least)).tolist()
     return [
         Span(start=start, stop=stop, first=max(0, start - halo), last=min(length, stop + halo))
         for start, stop in pairwise([0, *ends])
@@ -90,7 +97,7 @@ def _halo(ask: Ask, nested: xr.Dataset, factor: int) -> int:
     before = max((_reach(sigma, factor) for sigma in sigmas), default=0) * step
     after = max(_reach(sigma, max(task.method.factor, 2)) for task in tasks for sigma in task.sigma)
     pixels = before + factor * (max(task.halo for task in tasks) + (after if factor == 1 else 0))
-    whole = factor * step
+    whole = factor * WHOLE
     return -(-pixels // whole) * whole
 
 

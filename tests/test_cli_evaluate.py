@@ -289,6 +289,15 @@ def test_no_consistency_leaves_the_rows_after_the_projection_out(item, asked, ca
     assert "+ projection" in capsys.readouterr().out
 
 
+def test_no_consistency_leaves_them_out_of_the_page_too(small, tmp_path):
+    page = tmp_path / "page.html"
+    command = ["evaluate", small, "--method", "bicubic", "--bands", "B05", "--small", "mirror", "--html", str(page)]
+    assert main([*command, "--no-consistency"]) == 0
+    text = page.read_text("utf-8")
+    assert "before the final projection" in text
+    assert "after the final projection" not in text
+
+
 def test_a_page_and_a_table_are_written_in_one_run(small, tmp_path, capsys):
     page, out = tmp_path / "page.html", tmp_path / "table.md"
     command = ["evaluate", small, "--method", "bicubic", "--bands", "B05", "--small", "mirror", "--format", "markdown"]

@@ -247,6 +247,8 @@ def test_bands_that_cannot_be_scored_are_named(scene):
         evaluate(scene, "bicubic", bands=["B02", "B05"])
     with pytest.raises(BandError, match=r"no 20 m or 60 m band to score"):
         evaluate(scene[list(GROUPS[10])], "bicubic")
+    with pytest.raises(BandError, match=r"bands is empty, so there is nothing to score"):
+        evaluate(scene, "bicubic", bands=[])
 
 
 def test_a_border_that_leaves_nothing_is_refused(scene):

@@ -180,6 +180,10 @@ def test_the_kind_of_a_row_is_what_it_is_and_not_what_it_is_called(tmp_path):
     assert kind("mine", weights=random_weights(tmp_path / "a.safetensors", kind="srcnn")) == ""
     on_l2a = random_weights(tmp_path / "b.safetensors", kind="dsen2", levels=("L2A",))
     assert kind("dsen2", weights=on_l2a) == "dsen2_l2a"
+    # The published 20 m network is one for both levels, those of 60 m are not.
+    for_both = random_weights(tmp_path / "c.safetensors", kind="dsen2", factor=6)
+    pair = [random_weights(tmp_path / "d.safetensors", kind="dsen2", factor=2, levels=("L2A",)), for_both]
+    assert kind("dsen2", method="dsen2", weights=pair) == "dsen2"
 
 
 def test_weights_cannot_stand_under_the_name_of_another_method(tmp_path):

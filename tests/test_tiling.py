@@ -16,7 +16,7 @@ from eosr.degrade import degrade
 from eosr.errors import RadiometryError, ReachError
 from eosr.grid import STEPS, from_arrays
 from eosr.methods import CLASSICAL, Choice, choose_methods
-from eosr.superresolve import superresolve, superresolve_stages
+from eosr.superresolve import count_graphs, find_parameters, superresolve, superresolve_stages
 from eosr.testing import EPSG, TRANSFORM, chunked, nothing_computed, synthetic_scene
 from eosr.tiling import plan_tasks
 
@@ -117,6 +117,26 @@ def test_a_lazy_answer_survives_pickling(tiles):
     lazy = sharpened(chunked(synthetic_scene(22, 24, level="L2A"), 60), "atprk", bands=["B05"])
     copy = cloudpickle.loads(cloudpickle.dumps(lazy))
     xr.testing.assert_identical(copy.compute(scheduler="sync"), lazy.compute(scheduler="sync"))
+
+
+@pytest.mark.parametrize("window", [(1, 1), (1, 1000)])
+@pytest.mark.parametrize("name", [name for name in NAMES if whole_scene(name)])
+def test_passes_window_by_window_find_what_passes_in_one_graph_find(tiles, monkeypatch, name, window):
+    # Gaps on the seams of windows, along an edge of the scene, and in a guide.
+    gaps = {
+        "B05": [(slice(28, 33), slice(0, 70)), (slice(0, 3), slice(40, 90))],
+        "B02": [(slice(None), slice(118, 122))],
+    }
+    ds = chunked(synthetic_scene(50, 50, level="L2A", radiometric_offset=-1000, gaps=gaps), 60)
+    told = {"bands": ["B05", "B11", "B01"], "degradation": "study"}
+    choice = Choice(method=name, options=OPTIONS.get(name))
+    once = count_graphs(ds, choice, **told)
+    monkeypatch.setattr(TILING, "WINDOW", window)
+    assert count_graphs(ds, choice, **told) > once
+    parameters = find_parameters(ds, choice, **told)
+    given = superresolve_stages(ds, choice, **told, parameters=parameters).before.compute(scheduler="sync")
+    found = superresolve_stages(ds, choice, **told).before.compute(scheduler="sync")
+    xr.testing.assert_allclose(given, found, rtol=0, atol=1e-2)  # DN
 
 
 @pytest.mark.parametrize("name", NAMES)
