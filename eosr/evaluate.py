@@ -195,7 +195,9 @@ class _Job:
         """Bands of a scene that a method can make, by group."""
         available = [name for name in SHARP_BANDS if name in self.scenes[scene].data_vars]
         choice = self.runs[label]
-        made = choose_methods(choice, None, available)
+        # Bands that nobody scores need not be there.
+        asked = None if self.bands is None else [n for names in self.groups[scene].values() for n in names]
+        made = choose_methods(choice, asked, available)
         self.described[label] |= dict.fromkeys(method.described() for method in made)
         self.checksums[label] |= dict.fromkeys(method.checksum for method in made if method.checksum)
         kind = kind_of(label, choice, made)

@@ -11,7 +11,7 @@ import xarray as xr
 from eosr.bands import SHARP_BANDS, check_bands
 from eosr.errors import BandError, GridError, MetricError, ReachError
 from eosr.evaluate_pairs import SCORED_GROUPS, Protocol, cropped, inner_sizes
-from eosr.grid import STEPS, TOLERANCE, crop_to_multiple, groups_of, gsd_of
+from eosr.grid import STEPS, TOLERANCE, check_chunks, crop_to_multiple, groups_of, gsd_of
 from eosr.methods import Choice, Method, choose_methods
 from eosr.tiling import check_size, plan_tasks
 
@@ -77,6 +77,8 @@ def check_scene(
     ds = ds.drop_vars("B10", errors="ignore")
     if mask is not None:
         _check_mask(mask, ds, scene)
+    if any(protocol.property == "consistency" for protocol in protocols):
+        check_chunks(ds)
     available = [name for name in SHARP_BANDS if name in ds.data_vars]
     short: dict[int, str] = {}
     for label, choice in runs.items():

@@ -132,19 +132,23 @@ def cropped(ds: xr.Dataset, group: int, protocol: Protocol) -> tuple[int, int]:
 
 
 def nested_of(ask: Ask) -> tuple[xr.Dataset, int]:
-    """The scene in whole pixels of every grid that comes, saturated ones as gaps; and by how much it is degraded first.
-
-    A saturated pixel says "at least": it is no measurement to be compared with, nor one to be mixed into larger pixels.
-    """
+    """The scene in whole pixels of every grid that comes, without saturated ones; and by how much it is degraded."""
     # B10 is never scored, and has no MTF to be degraded by.
     ds = ask.ds.drop_vars("B10", errors="ignore")
     factor, whole = cropped(ds, next(iter(ask.groups)), ask.protocol)
-    nested = crop_to_multiple(ds, whole)
-    bands = [name for names in groups_of(nested).values() for name in names]
-    return nested.assign({name: _without_saturated(nested[name]) for name in bands}), factor
+    return without_saturated(crop_to_multiple(ds, whole)), factor
 
 
-def _without_saturated(band: xr.DataArray) -> xr.DataArray:
+def without_saturated(ds: xr.Dataset) -> xr.Dataset:
+    """The scene with saturated pixels as gaps.
+
+    Such a pixel says "at least": it is no measurement to be compared with, nor one to be mixed into larger pixels.
+    """
+    bands = [name for names in groups_of(ds).values() for name in names]
+    return ds.assign({name: _measured(ds[name]) for name in bands})
+
+
+def _measured(band: xr.DataArray) -> xr.DataArray:
     gap = np.nan if band.dtype.kind == "f" else NODATA
     kept = band.copy(data=_where(band.data != SATURATED, band.data, band.dtype.type(gap)))
     kept.encoding = band.encoding

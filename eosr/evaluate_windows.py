@@ -15,7 +15,7 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-from eosr.bands import SHARP_BANDS
+from eosr.bands import PLATFORMS, SHARP_BANDS
 from eosr.degrade import blur_sigma, kernel_taps, merge_chunks, radius_of
 from eosr.evaluate_pairs import Ask, Span, Window, Work, given_of, make_work, nested_of
 from eosr.grid import STEPS, groups_of
@@ -93,7 +93,10 @@ def _halo(ask: Ask, nested: xr.Dataset, factor: int) -> int:
     ]
     step = max(STEPS[group] for group in groups_of(nested))
     # Before it is sharpened every band is degraded on its own grid, by the same factor; afterwards on the fine grid.
-    sigmas = [blur_sigma(name, factor, told) for name in SHARP_BANDS if name in nested.data_vars] if factor > 1 else []
+    platform = nested.attrs.get("platform") or PLATFORMS[0]
+    satellites = [platform] if isinstance(platform, str) else list(platform)
+    bands = [name for name in SHARP_BANDS if name in nested.data_vars] if factor > 1 else []
+    sigmas = [blur_sigma(name, factor, told, satellite) for name in bands for satellite in satellites]
     before = max((_reach(sigma, factor) for sigma in sigmas), default=0) * step
     after = max(_reach(sigma, max(task.method.factor, 2)) for task in tasks for sigma in task.sigma)
     pixels = before + factor * (max(task.halo for task in tasks) + (after if factor == 1 else 0))

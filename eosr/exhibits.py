@@ -14,11 +14,12 @@ from eosr.degrade import as_float_with_nan, degrade
 from eosr.errors import GridError, ReachError
 from eosr.evaluate_arguments import BICUBIC, choices, mirrored, named_scenes
 from eosr.evaluate_checks import scored_bands
+from eosr.evaluate_pairs import without_saturated
 from eosr.grid import STEPS, crop_to_multiple, groups_of
 from eosr.methods import Choice, choose_methods
 from eosr.radiometry import offsets
 from eosr.report.exhibit import Exhibit
-from eosr.superresolve import superresolve_stages
+from eosr.superresolve import find_parameters, superresolve_stages
 
 #: Pixels along a side that a page shows of one scene at one scale, unless told otherwise.
 WINDOW: Final = 192
@@ -61,7 +62,7 @@ def exhibits(
     """
     runs, mirror = choices(methods, device), mirrored(small)
     for name, scene in named_scenes(ds).items():
-        bare = scene.drop_vars("B10", errors="ignore")
+        bare = without_saturated(scene.drop_vars("B10", errors="ignore"))
         step = max(STEPS[one] for one in groups_of(bare))
         scored = scored_bands(bare, bands)
         for group, names in scored.items():
@@ -105,10 +106,14 @@ def _answers(
         wanted = [band for band in names if band in made]
         if not wanted:
             continue
+        asked: dict[str, Any] = {"bands": wanted, "degradation": operator}
         try:
-            stages = superresolve_stages(given, choice, bands=wanted, degradation=operator, mirror=mirror)
+            stages = superresolve_stages(given, choice, mirror=mirror, **asked)
         except ReachError:
             continue
+        # What is estimated from the whole scene first: in one graph with the window it might all be read at once.
+        if any(parameters := find_parameters(given, choice, **asked)):
+            stages = superresolve_stages(given, choice, mirror=mirror, parameters=parameters, **asked)
         sharp = stages.before if label == BICUBIC else stages.after
         cut = sharp[wanted].isel({dim: slice(*_ends(sharp.sizes[dim], window)) for dim in ("y10", "x10")}).compute()
         yield label, {band: cut[band].values + _offset(given) for band in wanted}

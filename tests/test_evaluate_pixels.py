@@ -8,7 +8,7 @@ import xarray as xr
 from dask.callbacks import Callback
 
 from eosr.baselines.supreme import Supreme
-from eosr.errors import MetricError
+from eosr.errors import GridError, MetricError
 from eosr.evaluate import evaluate
 from eosr.testing import chunked, nothing_computed, synthetic_scene
 
@@ -108,3 +108,18 @@ def test_every_computation_is_expected_by_the_progress_bar(monkeypatch, most):
         )  # fmt: skip
     assert counted == [len(began)]
     assert told[-1] == 1000
+
+
+@pytest.mark.parametrize("method", ["supreme", "eosr"])
+def test_a_band_that_nobody_scores_need_not_be_there(method):
+    scene = synthetic_scene(12, 12, level="L2A").drop_vars("B09")
+    how = {method: {"method": method, **({"options": {"iterations": 2}} if method == "supreme" else {})}}
+    table = evaluate(scene, how, bands=["B05"], small="mirror", border=0)
+    assert table.score.sel(metric="rmse", band="B05").notnull().all()
+    assert "60m" not in table.described.sel({"method": method}).item()
+
+
+def test_chunks_that_do_not_match_are_refused_before_anything_is_computed():
+    scene = synthetic_scene(20, 20).chunk(60)
+    with nothing_computed(), pytest.raises(GridError, match="chunks must be in the ratio 6:3:1"):
+        evaluate(scene, "bicubic", bands=["B05"], property="both")

@@ -156,3 +156,12 @@ def test_the_page_is_written_from_the_table_and_the_exhibits(scene, tmp_path):
     assert "native scale, all bands at 10 m" in page
     rmse = table.summary_overall.loc[{"metric": "rmse", "average": "mean", "projection": "before"}].item()
     assert f"{rmse:.2f}" in page or f"{rmse:.1f}" in page
+
+
+def test_a_saturated_pixel_is_shown_as_a_gap():
+    """The table leaves it out; mixed into larger pixels it would spoil the maps of every method."""
+    burnt = synthetic_scene(25, 24, level="L2A")
+    burnt["B05"][36:38, 36:38] = 65535
+    exhibit = next(iter(exhibits(burnt, "bicubic", bands=["B05"], window=48)))
+    assert np.isnan(exhibit.truth["B05"]).sum() == 4
+    assert np.nanmax(np.abs(exhibit.after["bicubic"]["B05"] - exhibit.truth["B05"])) < 5000

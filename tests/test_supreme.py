@@ -15,7 +15,17 @@ from eosr.bands import BANDS_10M, BANDS_20M, BANDS_60M
 from eosr.baselines.bicubic import bicubic_tile
 from eosr.baselines.detail_injection import DetailInjection
 from eosr.baselines.passes import sharpen_whole, whole_scene_tile, with_halo
-from eosr.baselines.supreme import EDGE_QUANTILE, FAINT, GRADIENTS, LEAST_WEIGHT, SMOOTHING, Supreme, published_taps
+from eosr.baselines.supreme import (
+    DIMENSION,
+    EDGE_QUANTILE,
+    FAINT,
+    GRADIENTS,
+    LEAST_WEIGHT,
+    REGULARISATION,
+    SMOOTHING,
+    Supreme,
+    published_taps,
+)
 from eosr.baselines.supreme_solver import Measured, Sight, cosines, minimise, solve_as_published, solve_exactly
 from eosr.consistency import project_tile
 from eosr.degrade import degrade_tile, kernel_taps, radius_of
@@ -447,7 +457,13 @@ def test_sides_with_large_prime_factors_are_continued_not_cropped():
 
 def test_the_published_figures_are_kept_by_name_and_a_method_travels_in_a_graph():
     method = Supreme(factor=2, prior="published")
-    assert (method.dimension, method.regularisation, method.penalty, method.iterations) == (7, 0.005, 0.2, 100)
+    assert (DIMENSION["published"], REGULARISATION["published"]) == (7, 0.005)
+    assert (method.penalty, method.iterations) == (0.2, 100)
+    _, tile = scene(2)
+    for prior, given in (("published", (7, 0.005)), ("scene", (8, 0.002))):
+        by_default = Supreme(factor=2, prior=prior, iterations=3)
+        told = replace(by_default, dimension=given[0], regularisation=given[1])
+        np.testing.assert_array_equal(sharpen_whole(by_default, tile), sharpen_whole(told, tile))
     assert SMOOTHING == (1, 1.5, 4, 8, 15, 15, 20)
     assert (EDGE_QUANTILE["published"], LEAST_WEIGHT["published"]) == (0.95, 0.5)
     assert pickle.loads(pickle.dumps(method)) == method

@@ -140,19 +140,17 @@ class Supreme:
                 raise MethodError(
                     f"{name}={getattr(self, name)!r} is no option of supreme. Use one of {', '.join(map(repr, known))}."
                 )
-        for name, default in (("dimension", DIMENSION), ("regularisation", REGULARISATION)):
-            if getattr(self, name) is None:
-                # A frozen dataclass: the default depends on another option.
-                object.__setattr__(self, name, default[self.prior])
         most = len((*BANDS_10M, *BANDS_20M, *BANDS_60M))
         for name, ends in (("dimension", f"from 1 to {most}, the number of bands"), ("iterations", "from 1 on")):
             value = getattr(self, name)
+            if value is None and name == "dimension":
+                continue
             whole = isinstance(value, Integral) and not isinstance(value, bool)
             if not whole or value < 1 or (name == "dimension" and value > most):
                 raise MethodError(f"{name}={value!r} of supreme counts things. Use a whole number {ends}.")
         for name in ("penalty", "regularisation", "fine_sigma"):
             value = getattr(self, name)
-            if value is None and name == "fine_sigma":
+            if value is None and name != "penalty":
                 continue
             least, sign = (math.ulp(0.0), "positive") if name == "penalty" else (0.0, "positive or zero")
             number = isinstance(value, Real) and not isinstance(value, bool)
@@ -215,7 +213,8 @@ class Supreme:
         norm = np.sqrt(total["squares"] / total["pixels"])
         norm = np.where(norm > 0, norm, 1.0)
         values, vectors = np.linalg.eigh(total["gram"] / np.outer(norm, norm))
-        loadings = vectors[:, ::-1][:, : self.dimension]
+        images = DIMENSION[self.prior] if self.dimension is None else self.dimension
+        loadings = vectors[:, ::-1][:, :images]
         mean = total["sums"] / total["pixels"] if self.prior == "scene" else np.zeros_like(norm)
         return Subspace(norm, mean, loadings, self._smoothing(values[::-1][: loadings.shape[1]]))
 
@@ -244,7 +243,8 @@ class Supreme:
             groups.append(Measured(sight=sight, loadings=loadings[part], values=scaled))
             first.append(np.tensordot(loadings[part].T, _upsampled(scaled, factor), 1))
         edges = np.exp(-0.5 * (_gradient(groups[0].values) / np.float32(edge)) ** 2)
-        weights = np.float32(self.regularisation) * smoothing.astype(np.float32)
+        strictness = REGULARISATION[self.prior] if self.regularisation is None else self.regularisation
+        weights = np.float32(strictness) * smoothing.astype(np.float32)
         strength = weights[:, None, None] * np.maximum(edges, np.float32(LEAST_WEIGHT[self.prior]))
         images = minimise(
             groups, sum(first[1:], first[0]), strength, penalty=self.penalty, iterations=self.iterations,
