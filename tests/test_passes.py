@@ -277,7 +277,7 @@ def test_supreme_solves_both_groups_together_where_both_are_there():
         ({"method": "detail_injection", "options": {"factor": 3}}, MethodError,
          r"^detail_injection has no option factor\. Its options: none\.$"),
         ({"method": "supreme", "options": {"middle": ("B05",)}}, MethodError,
-         r"^supreme has no option middle\. Its options: dimension, regularisation, .*psf"),
+         r"^supreme has no option middle\. Its options: prior, dimension, regularisation, .*psf"),
         ({"method": "eosr", "options": {"psf": 1}}, MethodError, r"^eosr takes no options, but was given psf\. Leave"),
         ({"method": "atprk", "weights": "s2sr-20m"}, WeightsError,
          r"^method='atprk' and weights='s2sr-20m' exclude each other\. Give one of them\.$"),
