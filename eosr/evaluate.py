@@ -156,7 +156,8 @@ def evaluate(
     for name in job.scenes:
         check_mask(job.mask_of(name))
         job.check(name)
-    with reporting_tasks(progress, job.computations(), "evaluating"):
+    # Counting plans every pass over every scene: only for a bar.
+    with reporting_tasks(progress, job.computations() if progress else 0, "evaluating"):
         job.run()
     return job.table(resamples=resamples, seed=seed)
 
@@ -187,6 +188,7 @@ class _Job:
         self.checksums: dict[str, dict[str, None]] = {label: {} for label in self.runs}
         self.kinds: dict[str, str] = {}
         self._check_makes()
+        self.guides = {scene: self._guides(scene) for scene in self.scenes}
 
     def mask_of(self, scene: str) -> xr.DataArray | None:
         return self.mask.get(scene) if isinstance(self.mask, Mapping) else self.mask
@@ -226,7 +228,7 @@ class _Job:
     def _asked(self, scene: str, label: str, protocol: Protocol) -> list[Ask]:
         """What one method is asked for on one scene, in as few computations as there must be."""
         how: dict[str, Any] = {
-            "ds": self.scenes[scene], "choice": self.runs[label], "protocol": protocol, "guides": self._guides(scene),
+            "ds": self.scenes[scene], "choice": self.runs[label], "protocol": protocol, "guides": self.guides[scene],
         }  # fmt: skip
         return [Ask(groups=groups, **how) for groups in units_of(self.made[scene, label], protocol)]
 
