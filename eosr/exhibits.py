@@ -65,13 +65,15 @@ def exhibits(
         bare = without_saturated(scene.drop_vars("B10", errors="ignore"))
         step = max(STEPS[one] for one in groups_of(bare))
         scored = scored_bands(bare, bands)
+        # As in evaluate: bands that nobody asked for need not be there.
+        asked = None if bands is None else [band for names in scored.values() for band in names]
         for group, names in scored.items():
             factor = STEPS[group]
             nested = _cropped(bare, factor * step)
             if nested is None:
                 continue
             given = degrade(nested, factor, degradation=degradation)
-            after = dict(_answers(given, runs, names, "auto", mirror, window))
+            after = dict(_answers(given, runs, names, asked, "auto", mirror, window))
             if after:
                 yield Exhibit(
                     scene=name, title=f"synthesis, {degradation}, {group} m bands", gsd=float(group), factor=factor,
@@ -82,7 +84,7 @@ def exhibits(
         if native is None:
             continue
         wanted = [band for names in scored.values() for band in names]
-        after = dict(_answers(native, runs, wanted, degradation, mirror, window))
+        after = dict(_answers(native, runs, wanted, asked, degradation, mirror, window))
         if after:
             yield Exhibit(
                 scene=name, title="native scale, all bands at 10 m", gsd=10.0, factor=step, truth={},
@@ -98,22 +100,28 @@ def _cropped(ds: xr.Dataset, multiple: int) -> xr.Dataset | None:
 
 
 def _answers(
-    given: xr.Dataset, runs: dict[str, Choice], names: Sequence[str], operator: str, mirror: bool, window: int
+    given: xr.Dataset,
+    runs: dict[str, Choice],
+    names: Sequence[str],
+    asked: Sequence[str] | None,
+    operator: str,
+    mirror: bool,
+    window: int,
 ) -> Iterator[tuple[str, dict[str, Image]]]:
     available = [band for band in SHARP_BANDS if band in given]
     for label, choice in runs.items():
-        made = {band for method in choose_methods(choice, None, available) for band in method.delivers}
+        made = {band for method in choose_methods(choice, asked, available) for band in method.delivers}
         wanted = [band for band in names if band in made]
         if not wanted:
             continue
-        asked: dict[str, Any] = {"bands": wanted, "degradation": operator}
+        how: dict[str, Any] = {"bands": wanted, "degradation": operator}
         try:
-            stages = superresolve_stages(given, choice, mirror=mirror, **asked)
+            stages = superresolve_stages(given, choice, mirror=mirror, **how)
         except ReachError:
             continue
         # What is estimated from the whole scene first: in one graph with the window it might all be read at once.
-        if any(parameters := find_parameters(given, choice, **asked)):
-            stages = superresolve_stages(given, choice, mirror=mirror, parameters=parameters, **asked)
+        if any(parameters := find_parameters(given, choice, **how)):
+            stages = superresolve_stages(given, choice, mirror=mirror, parameters=parameters, **how)
         sharp = stages.before if label == BICUBIC else stages.after
         cut = sharp[wanted].isel({dim: slice(*_ends(sharp.sizes[dim], window)) for dim in ("y10", "x10")}).compute()
         yield label, {band: cut[band].values + _offset(given) for band in wanted}

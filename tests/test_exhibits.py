@@ -5,7 +5,7 @@ import pytest
 
 from eosr.bands import BANDS_10M, BANDS_20M, BANDS_60M
 from eosr.degrade import degrade
-from eosr.errors import MethodError, MetricError
+from eosr.errors import BandError, MethodError, MetricError
 from eosr.evaluate import evaluate
 from eosr.exhibits import WINDOW, exhibits
 from eosr.report import write_report
@@ -165,3 +165,12 @@ def test_a_saturated_pixel_is_shown_as_a_gap():
     exhibit = next(iter(exhibits(burnt, "bicubic", bands=["B05"], window=48)))
     assert np.isnan(exhibit.truth["B05"]).sum() == 4
     assert np.nanmax(np.abs(exhibit.after["bicubic"]["B05"] - exhibit.truth["B05"])) < 5000
+
+
+def test_a_scene_may_lack_bands_that_nobody_asked_for():
+    """eosr's weights of 60 m need B09, and would be refused without it."""
+    scene = synthetic_scene(16, 16, level="L2A").drop_vars("B09")
+    with pytest.raises(BandError, match="B09"):
+        list(exhibits(scene, "eosr", small="mirror"))
+    shown = list(exhibits(scene, "eosr", bands=["B05"], small="mirror"))
+    assert {band for one in shown for images in one.after.values() for band in images} == {"B05"}
