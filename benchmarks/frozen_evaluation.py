@@ -34,13 +34,11 @@ import numpy as np
 import xarray as xr
 
 import eosr
-from eosr.bands import BANDS_10M, BANDS_20M, BANDS_60M
 from eosr.evaluate import evaluate
 from eosr.evaluate_formats import to_markdown
 from eosr.evaluate_study import paper_tables
-from eosr.grid import from_arrays
 from eosr.sample import sample_folder
-from eosr.train.scenes import PACKS, Scene, load_scenes, sample_scene
+from eosr.train.scenes import PACKS, as_dataset, load_scenes, sample_scene
 
 HERE = Path(__file__).resolve().parent / "frozen"
 #: The page of a whole run, and that of a run which lacks something.
@@ -185,21 +183,8 @@ def scenes_of(settings: dict, data: Path | None) -> dict[str, dict[str, xr.Datas
         missing = [name for name in settings["scenes"][group] if name not in kept_out]
         if missing:
             sys.exit(f"of the frozen {group} these are not kept out, or not there: {', '.join(missing)}")
-        groups[group] = {name: dataset(kept_out[name]) for name in settings["scenes"][group]}
+        groups[group] = {name: as_dataset(kept_out[name])[0] for name in settings["scenes"][group]}
     return groups
-
-
-def dataset(scene: Scene) -> xr.Dataset:
-    bands = {
-        name: image
-        for names, images in ((BANDS_10M, scene.fine), (BANDS_20M, scene.middle), (BANDS_60M, scene.coarse))
-        for name, image in zip(names, images, strict=True)
-    }
-    # A made-up place: nothing here depends on it.
-    return from_arrays(
-        {name: image.astype(np.uint16) for name, image in bands.items()}, transform=(10, 0, 600000, 0, -10, 5000040),
-        crs=32632, level=scene.level, platform="sentinel-2a", item_ids=[scene.name],
-    )  # fmt: skip
 
 
 def methods_of(settings: dict, group: str, options: argparse.Namespace) -> dict:

@@ -55,5 +55,13 @@ class TrainingError(EosrError, ValueError):
     """A training configuration or its data cannot work."""
 
 
+class SharedError(TrainingError):
+    """What stops a training on many processes, raised on every one of them alike."""
+
+
+class RankLostError(TrainingError):
+    """Another process of a training is gone, or does not answer."""
+
+
 class MissingExtraError(EosrError, ImportError):
     """An optional package is needed; the message holds the line that installs it."""

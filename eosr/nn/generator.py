@@ -104,7 +104,7 @@ class Stage(nn.Module):
             joined = joined.contiguous(memory_format=torch.channels_last)
         # bfloat16 has 8 bits: digital numbers of 4000 would come in steps of 16. What enters stays float32.
         with torch.autocast(joined.device.type, enabled=False):
-            features: Tensor = self.enter(joined.float())
+            features: Tensor = self.enter(joined.to(self.enter.weight.dtype))
         return features
 
 
@@ -201,7 +201,7 @@ class BackProjectionGenerator(nn.Module):
             seen = functional.interpolate(residual, size=size, mode="nearest") if s != FOLD else residual
             inputs = [_cut(part, skip) for part in (fixed, functional.pixel_unshuffle(estimate, FOLD), seen)]
             correction, memory = stage(inputs, None if memory is None else _cut(memory, skip - before))
-            estimate = estimate + functional.pad(correction.float(), (FOLD * skip,) * 4)
+            estimate = estimate + functional.pad(correction.to(estimate.dtype), (FOLD * skip,) * 4)
             before = skip
         return estimate
 

@@ -23,7 +23,7 @@ def taps_for(factor: int, sigma: Tensor, radius: int) -> Tensor:
         Where the Gaussian is cut [fine pixels]; the taps sum to 1 all the same.
     """
     rows = [kernel_taps(factor, float(value), radius=radius) for value in sigma.flatten().tolist()]
-    return torch.from_numpy(np.stack(rows)).float().to(sigma.device).reshape(*sigma.shape, -1)
+    return torch.from_numpy(np.stack(rows)).to(sigma.device, sigma.dtype).reshape(*sigma.shape, -1)
 
 
 def degrade(fine: Tensor, taps: Tensor, factor: int) -> Tensor:

@@ -3,46 +3,164 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from eosr.errors import EosrError
+from eosr.errors import EosrError, RankLostError, SharedError
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run `eosr-train` with ``argv`` (default: the command line's) and return the exit status."""
     parser = argparse.ArgumentParser(prog="eosr-train", description="Train a generator by Wald's protocol.")
     commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="train, or go on from the state file in OUT, and write the weights file")
-    run.add_argument("config", type=Path, help="TOML file, e.g. eosr/weights/s2sr-20m.toml")
-    run.add_argument("--data", type=Path, required=True, help="folder of the training packs (*.npz)")
-    run.add_argument("--out", type=Path, required=True, help="folder for state, log and weights")
-    run.add_argument("--threads", type=_count, help="CPU threads (default: all)")
+    _add_prepare(commands)
+    _add_run(commands)
+    _add_bench_scaling(commands)
     options = parser.parse_args(argv)
     try:
-        # Imported here: `eosr-train --help` needs no torch.
-        from eosr.train.run import run_training
-
-        path = run_training(
-            options.config, data=options.data, out=options.out, threads=options.threads, tell=_tell
-        )  # fmt: skip
-        print(path)
+        return int(options.call(options))
     except EosrError as error:
         print(f"eosr-train: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("eosr-train: interrupted. The same command goes on from the last state.", file=sys.stderr)
         return 130
+
+
+def _add_prepare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    prepare = commands.add_parser("prepare", help="cut training patches out of scenes into a store; goes on if killed")
+    prepare.add_argument("config", type=Path, help="TOML file that says which scenes and which patches")
+    prepare.add_argument(
+        "--out", type=Path, default=Path(), help="folder that the store NAME.zarr lies in (default: here)"
+    )
+    prepare.set_defaults(call=_prepare)
+
+
+def _prepare(options: argparse.Namespace) -> int:
+    from eosr.train.prepare import prepare
+    from eosr.train.prepare_config import load_prepare_config
+    from eosr.train.store import PatchStore
+
+    config = load_prepare_config(options.config)
+    with _bar(True, "scenes") as progress:
+        path = prepare(config, options.out, progress=progress)
+    store = PatchStore(path)
+    _tell(f"{len(store)} patches of {len(store.scenes)} scenes; {len(store.validation_scenes)} kept out for validation")
+    print(path)
     return 0
+
+
+def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    run = commands.add_parser("run", help="train, or go on from the state file in OUT, and write the weights file")
+    run.add_argument("config", type=Path, help="TOML file, e.g. eosr/weights/s2sr-20m.toml")
+    run.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        help="a store of `eosr-train prepare` (NAME.zarr), or the folder of the packs",
+    )
+    run.add_argument("--out", type=Path, required=True, help="folder for state, log and weights")
+    run.add_argument("--threads", type=_count, help="CPU threads of each process (default: all, or OMP_NUM_THREADS)")
+    run.add_argument("--device", default="auto", help="auto (default), cpu, or cuda: one card per rank of a host")
+    run.add_argument(
+        "--communicator", default="auto", help="auto (default: what the launcher tells), alone, horovod or torch"
+    )
+    run.set_defaults(call=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    # Imported here: `eosr-train --help` needs no torch.
+    from eosr.train.communicator import choose, leave
+    from eosr.train.run import RunOptions, run_training
+
+    communicator = choose(options.communicator)
+    chief = communicator.rank == 0
+    try:
+        with _bar(chief, "training") as progress:
+            path = run_training(
+                options.config,
+                RunOptions(data=options.data, out=options.out, threads=options.threads, device=options.device),
+                communicator, tell=_tell if chief else None, progress=progress,
+            )  # fmt: skip
+    except RankLostError as error:
+        # Every rank that is left says so: rank 0 may be the one that is gone. Leaving in good order could wait for it.
+        print(f"eosr-train: rank {communicator.rank}: {error}", file=sys.stderr, flush=True)
+        os._exit(1)
+    except SharedError as error:
+        if chief:
+            print(f"eosr-train: {error}", file=sys.stderr, flush=True)
+        return leave(communicator, 1)
+    except EosrError as error:
+        if communicator.size == 1:
+            raise
+        # This rank has it alone. The others learn of it by losing this one.
+        print(f"eosr-train: rank {communicator.rank}: {error}", file=sys.stderr, flush=True)
+        os._exit(1)
+    if chief and path is not None:
+        print(path)
+    return leave(communicator, 0)
+
+
+def _add_bench_scaling(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    bench = commands.add_parser("bench-scaling", help="measure windows per second against ranks; draw and project them")
+    bench.add_argument("config", type=Path, help="TOML file of the run whose steps are timed, on made-up windows")
+    bench.add_argument("--ranks", type=_counts, default=[1, 2], help="numbers of ranks, e.g. 1,2,4 (default: 1,2)")
+    bench.add_argument("--out", type=Path, required=True, help="folder for scaling.md, scaling.json and scaling.png")
+    bench.add_argument(
+        "--launcher",
+        default="auto",
+        help="horovodrun (default where it is installed), torchrun, srun or mpirun",
+    )
+    bench.add_argument("--steps", type=_count, default=20, help="steps that are timed (default: 20)")
+    bench.add_argument("--threads", type=_count, default=1, help="CPU threads of every rank (default: 1)")
+    bench.add_argument("--device", default="auto", help="as in run")
+    bench.set_defaults(call=_bench_scaling)
+
+
+def _bench_scaling(options: argparse.Namespace) -> int:
+    from eosr.train.scaling import ScalingOptions, bench_scaling
+
+    table = bench_scaling(
+        options.config,
+        ScalingOptions(
+            ranks=options.ranks, out=options.out, launcher=options.launcher, steps=options.steps,
+            threads=options.threads, device=options.device,
+        ),
+        tell=_tell,
+    )  # fmt: skip
+    print(table)
+    return 0
+
+
+@contextmanager
+def _bar(chief: bool, what: str) -> Iterator[Callable[[int, int], None] | None]:
+    """Draw a progress bar on a terminal; nothing in a log file, whose lines are the validations."""
+    if not chief or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _tell(text: str) -> None:
     print(text, file=sys.stderr, flush=True)  # the path of the weights is all that standard output receives
 
 
+def _counts(text: str) -> list[int]:
+    return [_count(part) for part in text.split(",")]
+
+
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of threads; give 1 or more")
+        raise argparse.ArgumentTypeError(f"{text!r} is no number; give 1 or more")
     return int(text)
 
 

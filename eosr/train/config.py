@@ -2,51 +2,24 @@
 
 from __future__ import annotations
 
-import math
 import tomllib
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, Final, get_origin, get_type_hints
+from typing import Any, Final, get_args, get_origin, get_type_hints
 
-from eosr.degrade import DEGRADATIONS
 from eosr.errors import TrainingError
-from eosr.nn.generator import BackProjectionConfig, BackProjectionGenerator
+from eosr.nn.generator import BackProjectionGenerator
 from eosr.nn.kinds import config_type
+from eosr.train.config_checks import check_config
+from eosr.train.settings import AdversarialConfig, TrainConfig, ValidationConfig
 from eosr.train.windows import WindowConfig
 
+__all__ = ["TrainConfig", "load_config"]
 
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """One run, from seed to schedule."""
-
-    #: Name of the weights, e.g. ``s2sr-20m``.
-    name: str
-    #: Seed of windows, operators and initial weights.
-    seed: int = 0
-    #: Optimiser steps in all.
-    steps: int = 10000
-    #: Of them, the last ones in full float32 (the others in bfloat16 where convolutions are concerned).
-    float32_steps: int = 500
-    #: Windows per step.
-    batch: int = 16
-    #: Peak learning rate of AdamW; linear warm-up over `warmup` steps, then a cosine down to 1 % of it.
-    learning_rate: float = 1e-3
-    warmup: int = 200
-    weight_decay: float = 1e-4
-    #: Gradient norm above which a step is scaled down.
-    clip: float = 0.5
-    #: Decay of the running mean of the weights; it is the mean that is validated and shipped.
-    ema: float = 0.999
-    #: Charbonnier loss sqrt(e^2 + eps^2): where it turns from square to absolute [units of 2000 DN].
-    charbonnier: float = 0.02
-    #: Steps between validations and state files.
-    every: int = 500
-    #: Share of windows from scenes whose name starts with the key; the rest is spread over the others.
-    shares: dict[str, float] = field(default_factory=dict)
-    #: Kind of the generator, ``kind = "..."`` below ``[generator]``, and its configuration.
-    kind: str = BackProjectionGenerator.kind
-    generator: Any = field(default_factory=BackProjectionConfig)
-    window: WindowConfig = field(default_factory=WindowConfig)
+#: Tables beside ``[generator]``, and what they are built to.
+_TABLES: Final[dict[str, Any]] = {
+    "window": WindowConfig, "validation": ValidationConfig, "adversarial": AdversarialConfig,
+}  # fmt: skip
 
 
 def load_config(path: Path) -> TrainConfig:
@@ -71,25 +44,12 @@ def load_config(path: Path) -> TrainConfig:
     kind, shape = _kind_of(table.pop("generator", {}), f"{path} [generator]")
     nested = {
         "kind": kind,
-        "generator": _build(config_type(kind), shape, f"{path} [generator]"),
-        "window": _build(WindowConfig, table.pop("window", {}), f"{path} [window]"),
+        "generator": build_settings(config_type(kind), shape, f"{path} [generator]"),
+        **{key: build_settings(part, table.pop(key, {}), f"{path} [{key}]") for key, part in _TABLES.items()},
     }
-    config: TrainConfig = _build(TrainConfig, table | nested, str(path))
-    _check_ranges(config, str(path))
-    _check_agreement(config, str(path))
+    config: TrainConfig = build_settings(TrainConfig, table | nested, str(path))
+    check_config(config, str(path))
     return config
-
-
-#: Least value of a key, and whether that value itself is allowed.
-_LEAST: Final = {
-    "": {
-        "seed": (0, True), "steps": (1, True), "float32_steps": (0, True), "batch": (1, True), "every": (1, True),
-        "learning_rate": (0, False), "warmup": (0, True), "weight_decay": (0, True), "clip": (0, False),
-        "ema": (0, True), "charbonnier": (0, False),
-    },
-    "generator": {key: (1, True) for key in ("features", "stages", "blocks", "expansion")},
-    "window": {"size": (1, True), "rim": (0, True), "gain": (0, True), "band_gain": (0, True)},
-}  # fmt: skip
 
 
 def _kind_of(table: Any, where: str) -> tuple[str, Any]:
@@ -104,57 +64,29 @@ def _kind_of(table: Any, where: str) -> tuple[str, Any]:
     return kind, shape
 
 
-def _check_ranges(config: TrainConfig, where: str) -> None:
-    for table, limits in _LEAST.items():
-        part: Any = getattr(config, table) if table else config
-        for key, (least, allowed) in limits.items():
-            value = getattr(part, key, least if allowed else 1)  # not every kind of generator has every key
-            if not math.isfinite(value) or value < least or (value == least and not allowed):
-                bound = f"{least} or more" if allowed else f"more than {least}"
-                place = f"{where} [{table}]" if table else where
-                raise TrainingError(f"{place}: {key} = {value!r} cannot work. Give {bound}.")
-    if config.ema >= 1:
-        raise TrainingError(f"{where}: ema = {config.ema!r} never forgets the first weights. Give less than 1.")
-
-
-def _check_agreement(config: TrainConfig, where: str) -> None:
-    window, generator = config.window, config.generator
-    if window.factor not in (2, 6) or generator.factor != window.factor:
-        raise TrainingError(
-            f"{where}: [generator] has factor {generator.factor} and [window] factor {window.factor}. "
-            "Give both 2 (20 m -> 10 m) or both 6 (60 m -> 10 m)."
-        )
-    widths = (6, 4, 0) if window.factor == 2 else (2, 4, 6)
-    if (generator.targets, generator.fine_guides, generator.middle_guides) != widths:
-        raise TrainingError(
-            f"{where} [generator]: a generator of factor {window.factor} has targets = {widths[0]}, "
-            f"fine_guides = {widths[1]} and middle_guides = {widths[2]}. Correct those lines."
-        )
-    # The blocks of self-attention are 6 pixels wide, and coarse pixels must be whole.
-    block = 12 if config.kind == "study" else 2 * window.factor
-    if window.size % block or not 0 <= 2 * window.rim < window.size:
-        raise TrainingError(
-            f"{where} [window]: size {window.size} with rim {window.rim} cannot work. "
-            f"Give a size that is a multiple of {block} and more than twice the rim."
-        )
-    if len(window.operators) != len(DEGRADATIONS) or min(window.operators) < 0 or sum(window.operators) > 1 + 1e-9:
-        raise TrainingError(
-            f"{where} [window]: operators {list(window.operators)} are no chances of {', '.join(DEGRADATIONS)}. "
-            f"Give {len(DEGRADATIONS)} numbers with a sum of at most 1."
-        )
-    if min(config.shares.values(), default=0) < 0 or sum(config.shares.values()) > 1 + 1e-9:
-        raise TrainingError(f"{where} [shares]: {config.shares} are no shares. Give numbers with a sum of at most 1.")
-
-
 def _fits(value: Any, hint: Any) -> bool:
     if hint is Any:  # the generator's own configuration, built and checked before
         return True
+    if hint is bool:
+        return isinstance(value, bool)
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
+    if get_origin(hint) is tuple and isinstance(value, tuple):
+        inner = get_args(hint)
+        kinds = [inner[0]] * len(value) if inner[-1] is Ellipsis else inner
+        # How many there must be is told by what needs them, in its own words.
+        return all(_fits(one, kind) for one, kind in zip(value, kinds, strict=False))
     return isinstance(value, get_origin(hint) or hint) and not isinstance(value, bool)
 
 
-def _build(kind: Any, table: Any, where: str) -> Any:
+def build_settings(kind: Any, table: Any, where: str) -> Any:
+    """Build a dataclass of settings from a table of TOML.
+
+    Raises
+    ------
+    TrainingError
+        If a key is unknown or missing, or a value is of another type; ``where`` begins the message.
+    """
     if not isinstance(table, dict):
         raise TrainingError(f"{where} is {table!r}, not a table of settings. Write the settings below its heading.")
     known = [f.name for f in fields(kind)]

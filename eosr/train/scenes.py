@@ -15,11 +15,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import xarray as xr
 from scipy import ndimage
 
 from eosr.bands import BANDS_10M, BANDS_20M, BANDS_60M
 from eosr.degrade import blur_sigma, degrade_tile, kernel_taps
 from eosr.errors import TrainingError
+from eosr.grid import from_arrays
 from eosr.sample import sample_folder
 
 Floats = npt.NDArray[np.float32]
@@ -75,6 +77,24 @@ def load_scenes(folder: Path, *, sample: Path | None = None) -> list[Scene]:
         clear = ~ndimage.binary_dilation(pack["x10"][0] > CLOUD_BLUE, iterations=CLOUD_MARGIN)
         scenes.append(_scene(name.split(".")[0], level, pack["x10"], pack["x20"], pack.get("x60"), clear, False))
     return scenes
+
+
+def as_dataset(scene: Scene) -> tuple[xr.Dataset, xr.DataArray]:
+    """Return a scene as `eosr.evaluate` takes it, and its pixels that count (y10, x10).
+
+    It lies at a made-up place, of satellite A: a `Scene` records neither.
+    """
+    arrays = {
+        name: np.rint(image).clip(0, 65535).astype(np.uint16)
+        for names, images in ((BANDS_10M, scene.fine), (BANDS_20M, scene.middle), (BANDS_60M, scene.coarse))
+        if images is not None
+        for name, image in zip(names, images, strict=True)
+    }
+    ds = from_arrays(
+        arrays, transform=(10, 0, 600000, 0, -10, 5000040), crs=32632, level=scene.level, platform="sentinel-2a",
+        item_ids=[scene.name],
+    )  # fmt: skip
+    return ds, xr.DataArray(scene.usable, dims=("y10", "x10"), coords={name: ds[name] for name in ("y10", "x10")})
 
 
 def checksums(folder: Path) -> dict[str, str]:

@@ -10,15 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from eosr.errors import TrainingError
-from eosr.train.config import TrainConfig
+from eosr.train.settings import TrainConfig
 
 
-def save_state(
-    path: Path, config: TrainConfig, generator: nn.Module, mean: nn.Module, optimiser: torch.optim.Optimizer, step: int
-) -> None:
+def save_state(path: Path, config: TrainConfig, ranks: int, content: dict[str, Any]) -> None:
     """Write the state beside its place, then rename: a kill leaves the old or the new one, whole.
 
     Raises
@@ -27,61 +24,62 @@ def save_state(
         If it cannot be written; the state before is kept.
     """
     part = path.with_suffix(".part")
-    state = {
-        "config": repr(asdict(config)),
-        "step": step,
-        "generator": generator.state_dict(),
-        "mean": mean.state_dict(),
-        "optimiser": optimiser.state_dict(),
-    }
     try:
-        torch.save(state, part)
+        torch.save({"config": repr(asdict(config)), "ranks": ranks, **content}, part)
+        # The content on disk before the name: a machine that loses power must not keep the name alone.
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
         os.replace(part, path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         raise TrainingError(
-            f"the state {path} of step {step} cannot be written: {str(error).splitlines()[0]}. "
+            f"the state {path} of step {content['step']} cannot be written: {str(error).splitlines()[0]}. "
             "Make room or correct the rights, then start the same command again; it goes on from the state before."
         ) from error
 
 
-def load_state(
-    path: Path, config: TrainConfig, generator: nn.Module, mean: nn.Module, optimiser: torch.optim.Optimizer
-) -> int:
-    """Put a saved state back and return the next step; 0 where there is none.
+def load_state(path: Path, config: TrainConfig, ranks: int) -> dict[str, Any] | None:
+    """Return a saved state; None where there is none.
 
     Raises
     ------
     TrainingError
-        If the state is damaged, or was written under another configuration.
+        If the state is damaged, or was written under another configuration or by another number of processes.
     """
     if not path.is_file():
-        return 0
+        return None
     try:
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, weights_only=True, map_location="cpu")
     except (pickle.UnpicklingError, EOFError, RuntimeError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise TrainingError(
             f"{path} is no state of a training, or is damaged ({reason}). Remove it to start anew."
         ) from error
-    if not isinstance(state, dict) or "config" not in state:
+    if not isinstance(state, dict) or not {"config", "ranks", "step"} <= set(state):
         raise TrainingError(f"{path} is no state of a training. Remove it to start anew.")
     if state["config"] != repr(asdict(config)):
         told = _differences(str(state["config"]), config)
         raise TrainingError(f"{path} is the state of another configuration{told}. Use another folder, or remove it.")
-    generator.load_state_dict(state["generator"])
-    mean.load_state_dict(state["mean"])
-    optimiser.load_state_dict(state["optimiser"])
-    return int(state["step"])
+    if state["ranks"] != ranks:
+        # Other windows, and under a scaling rule another rate: another run under the same name.
+        raise TrainingError(
+            f"{path} was written by {state['ranks']} process{'es' if state['ranks'] > 1 else ''}, this run has "
+            f"{ranks}. Start {state['ranks']}, or use another folder with initial = the weights so far."
+        )
+    return dict(state)
 
 
 def _differences(saved: str, config: TrainConfig) -> str:
-    """Keys whose values differ, with both; empty where the saved text cannot be read."""
     try:
-        there, here = _flat(ast.literal_eval(saved)), _flat(asdict(config))
+        return differences(ast.literal_eval(saved), asdict(config))
     except (ValueError, SyntaxError):
         return ""
-    keys = [key for key in {**there, **here} if there.get(key) != here.get(key)]
-    return " (" + ", ".join(f"{key} = {there.get(key)!r} there, {here.get(key)!r} here" for key in keys) + ")"
+
+
+def differences(there: dict[str, Any], here: dict[str, Any]) -> str:
+    """Keys whose values differ, with both, in brackets."""
+    one, other = _flat(there), _flat(here)
+    keys = [key for key in {**one, **other} if one.get(key) != other.get(key)]
+    return " (" + ", ".join(f"{key} = {one.get(key)!r} there, {other.get(key)!r} here" for key in keys) + ")"
 
 
 def _flat(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:

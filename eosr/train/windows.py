@@ -41,6 +41,10 @@ class WindowConfig:
     #: Standard deviation of the log of a gain common to all bands, and of one per band [1].
     gain: float = 0.25
     band_gain: float = 0.08
+    #: Standard deviation of the log of a factor on the blur of a named operator [1].
+    jitter: float = 0.0
+    #: Turn and flip windows at random.
+    flips: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +57,14 @@ class Batch:
     sigma: Tensor
     target: Tensor
     weight: Tensor
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Batch:
+        """Move every tensor."""
+        moved = {
+            name: None if tensor is None else tensor.to(device, dtype, non_blocking=True)
+            for name, tensor in vars(self).items()
+        }
+        return Batch(**moved)  # type: ignore[arg-type]  # middle alone may be None, and stays so
 
 
 class Window(NamedTuple):
@@ -117,7 +129,10 @@ def _blurs(config: WindowConfig, scene: PaddedScene, rng: Generator) -> list[npt
     if draw < sum(config.operators):
         operator = DEGRADATIONS[int(np.searchsorted(np.cumsum(config.operators), draw, side="right"))]
         platform = PLATFORMS[int(rng.integers(2))]
-        return [np.array([blur_sigma(b, factor, operator, platform) for b in names]) for names, factor in groups]
+        jitter = float(np.exp(rng.normal(0, config.jitter))) if config.jitter else 1.0
+        sigmas = [np.array([blur_sigma(b, factor, operator, platform) for b in names]) for names, factor in groups]
+        # MAX_SIGMA: the blur must not leave the spare pixels around a window.
+        return [np.minimum(s * jitter, MAX_SIGMA * factor) for s, (_, factor) in zip(sigmas, groups, strict=True)]
     common = rng.uniform(0, MAX_SIGMA, 3)
     if rng.random() < 0.5:
         common[:] = common[0]
@@ -158,7 +173,7 @@ def window(scene: PaddedScene, row: int, column: int, config: WindowConfig, rng:
 
 
 class Windows:
-    """An endless, reproducible stream of batches.
+    """Windows of scenes in memory, drawn at random: an endless, reproducible row of them.
 
     Raises
     ------
@@ -177,25 +192,17 @@ class Windows:
             raise TrainingError("no scene has a pixel that may be trained on. Give scenes with usable pixels.")
         self.chances = weights / weights.sum()
 
-    def batch(self, size: int, rng: Generator) -> Batch:
-        """Draw ``size`` windows.
+    def sample(self, index: int, seed: int) -> Window:
+        """Draw the window of this number [network units]; the same for the same seed, whoever draws it.
 
         Raises
         ------
         TrainingError
             If hardly any window holds enough usable pixels.
         """
-        drawn = [self._relight(self._turn(self._draw(rng), rng), rng) for _ in range(size)]
-
-        def stacked(arrays: Sequence[Floats]) -> Tensor:
-            return torch.from_numpy(np.stack(arrays))
-
-        middles = [w.middle for w in drawn if w.middle is not None]
-        return Batch(
-            fine=stacked([w.fine for w in drawn]), middle=stacked(middles) if middles else None,
-            coarse=stacked([w.coarse for w in drawn]), sigma=stacked([w.sigma for w in drawn]),
-            target=stacked([w.target for w in drawn]), weight=stacked([w.weight for w in drawn])[:, None],
-        )  # fmt: skip
+        rng = np.random.default_rng((seed, index))
+        drawn = self._draw(rng)
+        return relight(turn(drawn, rng) if self.config.flips else drawn, rng, self.config)
 
     def _draw(self, rng: Generator) -> Window:
         s, n = self.config.factor, self.config.size
@@ -212,33 +219,49 @@ class Windows:
             "usable pixels each. Make the window larger, its rim smaller, or give clearer scenes."
         )
 
-    @staticmethod
-    def _turn(drawn: Window, rng: Generator) -> Window:
-        quarter, flip = int(rng.integers(4)), bool(rng.integers(2))
 
-        def turn(array: Floats) -> Floats:
-            turned = np.rot90(array, quarter, axes=(-2, -1))
-            return np.ascontiguousarray(turned[..., ::-1] if flip else turned)
+def collate(drawn: Sequence[Window]) -> Batch:
+    """Stack windows to the tensors of one step."""
 
-        return Window(
-            fine=turn(drawn.fine), middle=None if drawn.middle is None else turn(drawn.middle),
-            coarse=turn(drawn.coarse), sigma=drawn.sigma, target=turn(drawn.target), weight=turn(drawn.weight),
-        )  # fmt: skip
+    def stacked(arrays: Sequence[Floats]) -> Tensor:
+        return torch.from_numpy(np.stack(arrays))
 
-    def _relight(self, drawn: Window, rng: Generator) -> Window:
-        """Multiply every band by a gain, the same in target and coarse, and bring digital numbers to network units."""
-        common = np.exp(rng.normal(0, self.config.gain)) / SCALE
+    middles = [w.middle for w in drawn if w.middle is not None]
+    return Batch(
+        fine=stacked([w.fine for w in drawn]), middle=stacked(middles) if middles else None,
+        coarse=stacked([w.coarse for w in drawn]), sigma=stacked([w.sigma for w in drawn]),
+        target=stacked([w.target for w in drawn]), weight=stacked([w.weight for w in drawn])[:, None],
+    )  # fmt: skip
 
-        def gains(bands: Floats) -> Floats:
-            return (common * np.exp(rng.normal(0, self.config.band_gain, len(bands)))).astype(np.float32)[:, None, None]
 
-        # The order of the draws is part of what a seed means.
-        of_target = gains(drawn.target)
-        middle = None if drawn.middle is None else drawn.middle * gains(drawn.middle)
-        return drawn._replace(
-            fine=drawn.fine * gains(drawn.fine), middle=middle, coarse=drawn.coarse * of_target,
-            target=drawn.target * of_target,
-        )  # fmt: skip
+def turn(drawn: Window, rng: Generator) -> Window:
+    """Turn a window by quarters and flip it, at random."""
+    quarter, flip = int(rng.integers(4)), bool(rng.integers(2))
+
+    def turned(array: Floats) -> Floats:
+        rotated = np.rot90(array, quarter, axes=(-2, -1))
+        return np.ascontiguousarray(rotated[..., ::-1] if flip else rotated)
+
+    return Window(
+        fine=turned(drawn.fine), middle=None if drawn.middle is None else turned(drawn.middle),
+        coarse=turned(drawn.coarse), sigma=drawn.sigma, target=turned(drawn.target), weight=turned(drawn.weight),
+    )  # fmt: skip
+
+
+def relight(drawn: Window, rng: Generator, config: WindowConfig) -> Window:
+    """Multiply every band by a gain, the same in target and coarse, and bring digital numbers to network units."""
+    common = np.exp(rng.normal(0, config.gain)) / SCALE
+
+    def gains(bands: Floats) -> Floats:
+        return (common * np.exp(rng.normal(0, config.band_gain, len(bands)))).astype(np.float32)[:, None, None]
+
+    # The order of the draws is part of what a seed means.
+    of_target = gains(drawn.target)
+    middle = None if drawn.middle is None else drawn.middle * gains(drawn.middle)
+    return drawn._replace(
+        fine=drawn.fine * gains(drawn.fine), middle=middle, coarse=drawn.coarse * of_target,
+        target=drawn.target * of_target,
+    )  # fmt: skip
 
 
 def _share_out(weights: npt.NDArray[np.float64], names: list[str], shares: dict[str, float]) -> None:

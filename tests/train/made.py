@@ -3,11 +3,15 @@
 from pathlib import Path
 
 import numpy as np
+import torch
+from eosr.train.communicator import Alone
 from scipy.ndimage import gaussian_filter
 
 from eosr.nn.generator import BackProjectionConfig
-from eosr.train.config import TrainConfig
+from eosr.train.loop import Outcome, train
+from eosr.train.material import from_scenes
 from eosr.train.scenes import PACKS, Scene
+from eosr.train.settings import AdversarialConfig, TrainConfig, ValidationConfig
 from eosr.train.windows import WindowConfig
 
 
@@ -33,13 +37,23 @@ def made_scene(name="made", *, size=96, seed=0, kept_out=False, usable=None, wit
     )  # fmt: skip
 
 
-def tiny_config(factor=2, *, window=None, **settings) -> TrainConfig:
+def tiny_config(factor=2, *, window=None, validation=None, adversarial=None, **settings) -> TrainConfig:
     """One block of 8 features, six steps, a state every two."""
     shape = {} if factor == 2 else {"targets": 2, "middle_guides": 6}
     generator = BackProjectionConfig(factor=factor, features=8, stages=1, blocks=1, **shape)
-    window = {"factor": factor, "size": 24, "rim": 4} | (window or {})
     values = {"name": "tiny", "seed": 3, "steps": 6, "float32_steps": 2, "batch": 2, "warmup": 2, "every": 2}
-    return TrainConfig(**(values | settings), generator=generator, window=WindowConfig(**window))
+    return TrainConfig(
+        **(values | settings), generator=generator,
+        window=WindowConfig(**({"factor": factor, "size": 24, "rim": 4} | (window or {}))),
+        validation=ValidationConfig(**({"properties": ("synthesis",)} | (validation or {}))),
+        adversarial=AdversarialConfig(**(adversarial or {})),
+    )  # fmt: skip
+
+
+def train_alone(config, scenes, folder, **how) -> Outcome:
+    """Train on scenes in memory, on one process."""
+    device = torch.device("cpu")
+    return train(config, from_scenes(scenes, config), folder, communicator=Alone(), device=device, **how)
 
 
 def write_packs(folder: Path) -> Path:

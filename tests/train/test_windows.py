@@ -10,7 +10,7 @@ import xarray as xr
 import eosr
 from eosr.errors import TrainingError
 from eosr.train.scenes import virtual_60m
-from eosr.train.windows import PaddedScene, WindowConfig, Windows, window
+from eosr.train.windows import PaddedScene, WindowConfig, Windows, collate, window
 from train.made import made_scene
 
 STUDY = (1.0, 0.0, 0.0, 0.0)
@@ -29,16 +29,21 @@ def degraded(bands, factor, sigmas):
     )
 
 
+def batch_of(windows, count, seed=0, first=0):
+    return collate([windows.sample(first + k, seed) for k in range(count)])
+
+
 def tensors(batch):
     return {name: value for name, value in vars(batch).items() if value is not None}
 
 
-def test_the_same_seed_and_step_draw_the_same_windows_and_others_draw_others():
+def test_the_same_seed_and_number_draw_the_same_window_and_others_draw_others():
     windows = Windows([made_scene(), made_scene(seed=1)], settings(2))
-    first, again, next_step = (windows.batch(3, np.random.default_rng((5, step))) for step in (8, 8, 9))
+    first, again, later = (batch_of(windows, 3, 5, number) for number in (8, 8, 11))
     for name, tensor in tensors(first).items():
         assert torch.equal(tensor, getattr(again, name)), name
-    assert not torch.equal(first.target, next_step.target)
+    assert not torch.equal(first.target, later.target)
+    assert not torch.equal(first.target, batch_of(windows, 3, 6, 8).target)
 
 
 @pytest.mark.parametrize("factor", [2, 6])
@@ -67,7 +72,7 @@ def test_turned_and_lit_the_target_degraded_by_the_told_blur_is_still_the_coarse
     """So gains, turns and blurs are applied to target and coarse alike, band by band."""
     scene = made_scene(size=192 if factor == 2 or virtual else 432)
     windows = Windows([virtual_60m(scene) if virtual else scene], settings(factor, size=48))
-    batch = windows.batch(6, np.random.default_rng(1))
+    batch = batch_of(windows, 6, 1)
     rim = 4 if factor == 2 else 3  # coarse pixels whose blur leaves the window
     for target, coarse, sigma in zip(batch.target, batch.coarse, batch.sigma, strict=True):
         again = degraded(target.numpy(), factor, sigma)
@@ -79,8 +84,8 @@ def test_turned_and_lit_the_target_degraded_by_the_told_blur_is_still_the_coarse
 def test_gains_differ_by_window_and_band_and_keep_the_units_of_the_network():
     scene = made_scene()
     flat = replace(scene, fine=scene.fine * 0 + 2000, middle=scene.middle * 0 + 2000)
-    lit = Windows([flat], settings(2)).batch(40, np.random.default_rng(0)).target.mean(dim=(2, 3))
-    plain = Windows([flat], settings(2, gain=0.0, band_gain=0.0)).batch(2, np.random.default_rng(0))
+    lit = batch_of(Windows([flat], settings(2)), 40).target.mean(dim=(2, 3))
+    plain = batch_of(Windows([flat], settings(2, gain=0.0, band_gain=0.0)), 2)
     torch.testing.assert_close(plain.target, torch.ones_like(plain.target))
     torch.testing.assert_close(plain.fine, torch.ones_like(plain.fine))
     assert 0.15 < lit.log().mean(dim=1).std() < 0.35, "0.25 was asked for"
@@ -102,7 +107,7 @@ def test_the_rim_and_unusable_pixels_do_not_count_and_all_others_do(rim):
 
 def test_a_scene_smaller_than_a_window_is_continued_by_its_mirror_image():
     scene = made_scene(size=36)
-    batch = Windows([scene], settings(2, size=24, gain=0.0, band_gain=0.0)).batch(8, np.random.default_rng(0))
+    batch = batch_of(Windows([scene], settings(2, size=24, gain=0.0, band_gain=0.0)), 8)
     assert batch.target.shape == (8, 6, 24, 24)
     values = np.sort(scene.middle.ravel())
     drawn = batch.target.numpy().ravel() * 2000
@@ -132,4 +137,36 @@ def test_a_stream_that_hardly_finds_a_usable_window_gives_up_instead_of_hanging(
     usable = np.zeros((96, 96), bool)
     usable[:4, :4] = True
     with pytest.raises(TrainingError, match=r"1000 windows of 24 pixels with a rim of 4 .* Make the window larger"):
-        Windows([made_scene(usable=usable)], settings(2)).batch(1, np.random.default_rng(0))
+        Windows([made_scene(usable=usable)], settings(2)).sample(0, 0)
+
+
+def test_without_flips_windows_lie_as_the_scene_does():
+    """A scene that brightens to the east: so do all of its windows, unless they are turned."""
+    scene = made_scene()
+    ramp = np.broadcast_to(np.linspace(1000, 3000, 48, dtype=np.float32), (6, 48, 48))
+    scene = replace(scene, middle=ramp)
+
+    def eastward(flips):
+        windows = Windows([scene], settings(2, rim=0, flips=flips, gain=0.0, band_gain=0.0))
+        # Not the mirrored margins.
+        inner = [windows.sample(k, 0) for k in range(60)]
+        slopes = [np.diff(w.target[0].mean(axis=0)) for w in inner]
+        return [bool((slope > 0).all()) for slope in slopes if (slope > 0).all() or (slope < 0).all()]
+
+    assert len(plain := eastward(False)) > 5
+    assert all(plain)
+    assert not all(eastward(True))
+
+
+def test_jitter_spreads_the_blur_of_a_named_operator_around_its_own():
+    config = settings(2, operators=STUDY, jitter=0.2)
+    windows = Windows([made_scene()], config)
+    sigmas = np.array([windows.sample(k, 0).sigma for k in range(80)])
+    assert np.ptp(sigmas, axis=1).max() < 1e-6, "all bands of study have one blur"
+    assert 0.15 < np.log(sigmas[:, 0] / 0.5).std() < 0.25
+    assert (
+        np.unique(
+            np.array([Windows([made_scene()], settings(2, operators=STUDY)).sample(k, 0).sigma for k in range(5)])
+        ).size
+        == 1
+    )

