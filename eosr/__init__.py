@@ -20,6 +20,7 @@ from eosr.consistency import project
 from eosr.degrade import degrade
 from eosr.evaluate import evaluate
 from eosr.radiometry import to_reflectance
+from eosr.safe import open_safe
 from eosr.stac import open_stac
 from eosr.superresolve import superresolve
 from eosr.write import to_cog, to_stac_item, to_zarr
@@ -36,6 +37,7 @@ __all__ = [
     "degrade",
     "evaluate",
     "load_weights",
+    "open_safe",
     "open_stac",
     "project",
     "superresolve",

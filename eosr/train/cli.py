@@ -73,7 +73,8 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 def _run(options: argparse.Namespace) -> int:
     # Imported here: `eosr-train --help` needs no torch.
-    from eosr.train.communicator import choose, leave
+    from eosr.train.communicator import leave
+    from eosr.train.meeting import choose
     from eosr.train.run import RunOptions, run_training
 
     communicator = choose(options.communicator)

@@ -1,4 +1,4 @@
-"""What training needs from a cluster, and which of three answers to it this process has.
+"""What training needs from a cluster, and what one process answers.
 
 Nothing else in eosr asks for its rank but to decide who writes; gradients are averaged in one place, `eosr.train.step`.
 """
@@ -7,21 +7,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
-from typing import Final, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from eosr.errors import EosrError, RankLostError, SharedError, TrainingError
-from eosr.train.rendezvous import Place, find_place
-
-#: Seconds that a rank waits for the others, if EOSR_RANK_TIMEOUT does not say otherwise. Ranks wait for each other
-#: while rank 0 writes a state, and while the others score a larger share of the scenes.
-TIMEOUT: Final = 300.0
-NAMES: Final = ("auto", "alone", "horovod", "torch")
+from eosr.errors import EosrError, RankLostError, SharedError
 
 
 class Communicator(Protocol):
@@ -82,83 +75,6 @@ class Alone:
 
     def close(self) -> None:
         """Return."""
-
-
-def choose(name: str = "auto", environ: Mapping[str, str] | None = None) -> Communicator:
-    """Return the communicator of this process, met with the others.
-
-    Parameters
-    ----------
-    name : {"auto", "alone", "horovod", "torch"}
-        ``auto``: Horovod under horovodrun and mpirun; torch.distributed under torchrun; under srun Horovod where it is
-        installed, else torch.distributed; alone otherwise.
-    environ : mapping, optional
-        Default: the environment.
-
-    Raises
-    ------
-    TrainingError
-        If the name is unknown, Horovod is asked for and not installed, or the launcher's variables contradict
-        themselves.
-    RankLostError
-        If the others do not come within EOSR_RANK_TIMEOUT seconds.
-    """
-    environ = os.environ if environ is None else environ
-    if name not in NAMES:
-        raise TrainingError(f"communicator {name!r} is unknown. Give {', '.join(NAMES)}.")
-    place = find_place(environ)
-    if name == "alone" or place.size == 1:
-        return Alone()
-    installed = find_spec("horovod") is not None
-    kind = name
-    if name == "auto":
-        of_horovod = place.launcher in ("horovodrun", "mpirun") or (place.launcher == "srun" and installed)
-        kind = "horovod" if of_horovod else "torch"
-    timeout = timeout_of(environ)
-    if kind == "horovod":
-        return _horovod(place, timeout, installed)
-    return _torch_distributed(place, timeout)
-
-
-def _horovod(place: Place, timeout: float, installed: bool) -> Communicator:
-    if not installed:
-        raise TrainingError(
-            f"the ranks of {place.launcher} meet by Horovod, which is not installed. Build it (make horovod, or "
-            "hpc/build_horovod.sh), or give --communicator torch under torchrun or srun."
-        )
-    # Imported here: Horovod is an extra that few machines have.
-    from eosr.train.communicator_horovod import Horovod
-
-    return Horovod(place, timeout)
-
-
-def _torch_distributed(place: Place, timeout: float) -> Communicator:
-    if place.launcher in ("horovodrun", "mpirun"):
-        raise TrainingError(
-            f"{place.launcher} does not tell its ranks where to meet without Horovod. Start them with torchrun or "
-            "srun, or give --communicator horovod."
-        )
-    from eosr.train.communicator_torch import TorchDistributed
-
-    return TorchDistributed(place, timeout)
-
-
-def timeout_of(environ: Mapping[str, str]) -> float:
-    """Seconds that a rank waits for the others: EOSR_RANK_TIMEOUT, else `TIMEOUT`.
-
-    Raises
-    ------
-    TrainingError
-        If it is no positive number.
-    """
-    text = environ.get("EOSR_RANK_TIMEOUT", str(TIMEOUT))
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not value > 0:
-        raise TrainingError(f"EOSR_RANK_TIMEOUT = {text!r} is no number of seconds. Give e.g. 300.")
-    return value
 
 
 def by_kind(tensors: Sequence[Tensor], work: Callable[[Tensor], Tensor]) -> None:

@@ -19,9 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eosr.train.communicator import Communicator, choose, leave
+from eosr.train.communicator import Communicator, leave
 from eosr.train.config import load_config
 from eosr.train.loop import build_networks
+from eosr.train.meeting import choose
 from eosr.train.ring import Measured
 from eosr.train.run import device_of
 from eosr.train.settings import TrainConfig

@@ -12,9 +12,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from eosr.errors import RankLostError, SharedError, TrainingError
-from eosr.train.communicator import choose, leave, together
+from eosr.train.communicator import leave, together
 from eosr.train.loop import train
 from eosr.train.material import from_scenes
+from eosr.train.meeting import choose
 from train.made import made_scene, tiny_config
 
 torch.set_num_threads(1)
