@@ -4,7 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo picture test lint benchmark clean
+HOROVOD := $(VENV)/.horovod
+
+.PHONY: demo picture test lint benchmark clean horovod
 
 demo: $(STAMP)
 	$(BIN)/eosr demo demo-output
@@ -15,7 +17,15 @@ picture: demo
 	cp demo-output/before-after.png docs/images/
 
 test: lint
+	@$(MAKE) --no-print-directory horovod || echo "Horovod cannot be built here: its tests are skipped"
 	$(BIN)/pytest -n 2
+
+# Horovod for the torch in $(VENV): minutes the first time, from the cache in ~/.cache/eosr afterwards.
+horovod: $(HOROVOD)
+
+$(HOROVOD): $(STAMP) hpc/build_horovod.sh
+	PYTHON=$(abspath $(BIN)/python) hpc/build_horovod.sh
+	touch $@
 
 # The frozen evaluation. DATA: folder of the BigEarthNet pack (without it only the sample block is judged); DSEN2: folder
 # of DSen2's published TorchScript files, which are not ours to ship. docs/benchmark.md is made anew with both only;

@@ -37,8 +37,8 @@ class DiscriminatorConfig:
 
 
 def least_side(kind: str, stages: int) -> int:
-    """Smallest image a discriminator takes [pixels]: one that leaves it a pixel after the halvings."""
-    return int(2**stages) if kind == "vgg" else 2 ** (stages + 2)
+    """Smallest image a discriminator takes [pixels]: ``vgg`` has a pixel left after the halvings, ``patch`` a logit."""
+    return int(2**stages) if kind == "vgg" else 3 * int(2**stages)
 
 
 class Discriminator(nn.Module):
@@ -48,11 +48,26 @@ class Discriminator(nn.Module):
     LeakyReLU 0.2; the mean over what is left; one linear layer without bias. ``patch``: layers of 4 x 4 pixels and
     stride 2, one of stride 1, and a last one that gives a logit per place.
 
+    With the default of three stages a logit of ``patch`` sees 70 pixels, and what ``vgg`` takes the mean of 45
+    (`receptive_field`).
+
     The last layer has no bias: shifting all logits changes neither a Wasserstein loss nor its penalty, so nothing
     would hold it.
 
-    With spectral norm the state holds, per layer, the vectors of the power iteration; they are moved in training mode
-    only, by one iteration per forward pass.
+    With spectral norm the state holds, per layer, the weights before the division (`parametrizations.weight.original`)
+    and the vectors of the power iteration. These move in training mode only, by one iteration per forward pass, and
+    depend on the weights alone: ranks with the same weights keep the same vectors, and in evaluation mode a state
+    always gives the same logits. `eosr.nn.adversarial.clip_weights` would clip what is divided afterwards: choose one
+    of the two bounds.
+
+    Parameters
+    ----------
+    config : DiscriminatorConfig
+
+    Raises
+    ------
+    ValueError
+        If the kind is unknown, or there are no bands, features or stages.
     """
 
     def __init__(self, config: DiscriminatorConfig) -> None:
@@ -61,6 +76,10 @@ class Discriminator(nn.Module):
             raise ValueError(
                 f"unknown kind of discriminator {config.kind!r}; this eosr knows {', '.join(DISCRIMINATORS)}"
             )
+        least = {"bands": config.bands, "features": config.features, "stages": config.stages}
+        for key, value in least.items():
+            if value < 1:
+                raise ValueError(f"a discriminator with {key} = {value} cannot be built; give 1 or more")
         self.config = config
         widths = [config.features * min(2**k, 4) for k in range(config.stages + 1)]
         entering = config.bands + config.condition
@@ -82,6 +101,12 @@ class Discriminator(nn.Module):
         """Number of trained parameters."""
         return sum(p.numel() for p in self.parameters())
 
+    @property
+    def receptive_field(self) -> int:
+        """Side of the square that one logit of ``patch``, or one pixel of the mean of ``vgg``, sees [pixels]."""
+        halved = int(2**self.config.stages)
+        return 6 * halved - 3 if self.config.kind == "vgg" else 9 * halved - 2
+
     def forward(self, bands: Tensor, condition: Tensor | None) -> Tensor:
         """Judge.
 
@@ -100,11 +125,17 @@ class Discriminator(nn.Module):
         Raises
         ------
         ValueError
-            If the image is smaller than `least_side`, or a condition is missing or not wanted.
+            If the image is smaller than `least_side`, has other bands, or a condition is missing or not wanted.
         """
         if (condition is None) != (self.config.condition == 0):
             wanted = f"{self.config.condition} bands" if self.config.condition else "nothing"
             raise ValueError(f"this discriminator judges beside {wanted}; give it that as its condition")
+        given = (bands.shape[1], 0 if condition is None else condition.shape[1])
+        if given != (self.config.bands, self.config.condition):
+            raise ValueError(
+                f"this discriminator judges {self.config.bands} bands beside {self.config.condition}; "
+                f"it was given {given[0]} beside {given[1]}"
+            )
         least = least_side(self.config.kind, self.config.stages)
         if min(bands.shape[-2:]) < least:
             raise ValueError(
@@ -133,6 +164,6 @@ def build_discriminator(config: DiscriminatorConfig) -> Discriminator:
     Raises
     ------
     ValueError
-        If its kind is unknown.
+        If its kind is unknown, or there are no bands, features or stages.
     """
     return Discriminator(config)

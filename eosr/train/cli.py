@@ -8,8 +8,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from eosr.errors import EosrError, RankLostError, SharedError
+
+if TYPE_CHECKING:
+    from eosr.train.communicator import Communicator
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -73,11 +77,18 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 def _run(options: argparse.Namespace) -> int:
     # Imported here: `eosr-train --help` needs no torch.
-    from eosr.train.communicator import leave
     from eosr.train.meeting import choose
+    from eosr.train.signals import StopSignals
+
+    # From here on a signal waits for the first step: reading the data takes a while.
+    with StopSignals():
+        return _run_noticed(options, choose(options.communicator))
+
+
+def _run_noticed(options: argparse.Namespace, communicator: Communicator) -> int:
+    from eosr.train.communicator import leave
     from eosr.train.run import RunOptions, run_training
 
-    communicator = choose(options.communicator)
     chief = communicator.rank == 0
     try:
         with _bar(chief, "training") as progress:

@@ -61,6 +61,18 @@ def test_derivatives_are_those_of_finite_differences(kind):
     real, made = (one.clone().requires_grad_() for one in (REAL, MADE))
     assert torch.autograd.gradcheck(lambda x, y: discriminator_loss(kind, x, y), (real, made))
     assert torch.autograd.gradcheck(lambda x, y: generator_loss(kind, x, y), (real, made))
+    if kind == "vanilla":
+        assert torch.autograd.gradcheck(lambda x, y: generator_loss(kind, x, y, saturating=True), (real, made))
+
+
+@pytest.mark.parametrize("kind", ADVERSARIAL)
+def test_logits_of_a_thousand_leave_losses_and_derivatives_numbers(kind):
+    """Log of a sigmoid in float32 would be -inf from -104 on."""
+    for far in (1e3, -1e3):
+        real, made = torch.tensor([far], requires_grad=True), torch.tensor([-far], requires_grad=True)
+        total = discriminator_loss(kind, real, made) + generator_loss(kind, real, made)
+        total.backward()
+        assert torch.isfinite(torch.stack([total.detach(), real.grad[0], made.grad[0]])).all()
 
 
 @pytest.mark.parametrize("kind", ADVERSARIAL)
@@ -163,6 +175,41 @@ def test_the_penalty_of_halves_averages_to_that_of_the_whole():
     whole = gradient_penalty(critic, real, made, None, t)
     halves = [gradient_penalty(critic, real[p], made[p], None, t[p]) for p in (slice(0, 2), slice(2, 4))]
     torch.testing.assert_close(sum(halves) / 2, whole)
+
+
+def test_the_penalty_of_a_flat_critic_is_one_and_its_derivative_a_number():
+    """Its gradient is 0, where a norm has no derivative."""
+    critic = Linear(torch.zeros(1, 1, 1, 2))
+    pixels = torch.rand(2, 1, 1, 2)
+    penalty = gradient_penalty(critic, pixels, -pixels, None, torch.full((2, 1, 1, 1), 0.5))
+    assert penalty.item() == 1
+    penalty.backward()
+    assert torch.isfinite(critic.weight.grad).all()
+
+
+@pytest.mark.parametrize("kind", ["vgg", "patch"])
+def test_the_logits_of_patches_are_averaged_before_the_penalty(kind):
+    """Norm 1 is asked of the slope of the mean logit, however many places there are; ten times it gives (10 n - 1)^2."""
+    torch.manual_seed(0)
+    critic = build_discriminator(DiscriminatorConfig(kind=kind, bands=1, condition=0, features=4, stages=1)).double()
+    image = torch.rand(1, 1, 32, 32, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(critic(image, None).mean(), image)
+    here = torch.ones(1, 1, 1, 1, dtype=torch.float64)
+    for times in (1, 10):
+        penalty = gradient_penalty(lambda x, c, n=times: n * critic(x, c), image, image, None, here)
+        assert penalty.item() == pytest.approx((times * slope.norm().item() - 1) ** 2)
+
+
+def test_a_critic_with_spectral_norm_is_looked_at_three_times_before_its_step():
+    torch.manual_seed(0)
+    config = DiscriminatorConfig(bands=2, condition=0, features=4, stages=1, spectral_norm=True)
+    critic = build_discriminator(config).double().train()
+    real, made = (torch.rand(2, 2, 8, 8, dtype=torch.float64) for _ in range(2))
+    loss = discriminator_loss("wgan_gp", critic(real, None), critic(made, None))
+    loss = loss + 10 * gradient_penalty(critic, real, made, None, torch.rand(2, 1, 1, 1, dtype=torch.float64))
+    loss.backward()
+    trained = [parameter.grad for parameter in critic.parameters()]
+    assert all(gradient is not None and bool(torch.isfinite(gradient).all()) for gradient in trained)
 
 
 def test_clipped_weights_stay_within_their_limit_and_others_are_left():

@@ -44,6 +44,70 @@ def test_samples_do_not_mix_and_any_size_goes(kind, spectral):
         judge(bands[..., : least - 1], condition[..., : least - 1])
 
 
+@pytest.mark.parametrize("stages", [1, 2, 3])
+def test_the_smallest_image_of_a_patch_discriminator_leaves_one_logit(stages):
+    """3 * 2^stages pixels: 3 after the halvings, 2 after the layer of stride 1, 1 after the last."""
+    judge = build_discriminator(DiscriminatorConfig(kind="patch", bands=1, condition=0, features=2, stages=stages))
+    least = least_side("patch", stages)
+    assert judge(torch.rand(1, 1, least, least), None).shape == (1, 1, 1, 1)
+    smaller = torch.rand(1, 1, least - 1, least - 1)
+    with pytest.raises(RuntimeError, match="Kernel size can't be greater"):
+        judge.last(judge.layers(smaller))
+
+
+@pytest.mark.parametrize(
+    ("kind", "stages", "field"), [("patch", 3, 70), ("patch", 1, 16), ("vgg", 3, 45), ("vgg", 1, 9)]
+)
+def test_the_receptive_field_is_that_of_the_gradient(kind, stages, field):
+    """Of pix2pix's PatchGAN 70; each 4 x 4 layer adds 3 steps between its inputs, each 3 x 3 layer 2."""
+    torch.manual_seed(0)
+    judge = build_discriminator(
+        DiscriminatorConfig(kind=kind, bands=1, condition=0, features=4, stages=stages)
+    ).double()
+    image = torch.rand(1, 1, 128, 128, dtype=torch.float64, requires_grad=True)
+    seen = judge.layers(image)
+    if kind == "patch":
+        seen = judge.last(seen)
+    middle = seen.shape[-1] // 2
+    seen[0, :, middle, middle].sum().backward()
+    places = (image.grad[0, 0] != 0).nonzero()
+    assert (places.max(0).values - places.min(0).values + 1).tolist() == [field, field]
+    assert judge.receptive_field == field
+
+
+@pytest.mark.parametrize("kind", DISCRIMINATORS)
+def test_the_state_of_spectral_norm_follows_the_weights_not_the_images_and_only_in_training(kind):
+    torch.manual_seed(0)
+    config = DiscriminatorConfig(kind=kind, bands=2, condition=0, features=4, stages=1, spectral_norm=True)
+    one = build_discriminator(config).train()
+    other = build_discriminator(config).train()
+    other.load_state_dict(one.state_dict())
+    before = {name: tensor.clone() for name, tensor in one.state_dict().items()}
+    one(torch.rand(1, 2, 8, 8), None)
+    other(torch.rand(3, 2, 12, 12), None)
+    after = {name: tensor.clone() for name, tensor in one.state_dict().items()}
+    assert all(torch.equal(tensor, other.state_dict()[name]) for name, tensor in after.items()), "as two ranks would"
+    moved = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
+    assert moved
+    assert all(name.endswith(("._u", "._v")) for name in moved)
+    one.eval()(torch.rand(1, 2, 8, 8), None)
+    assert all(torch.equal(tensor, after[name]) for name, tensor in one.state_dict().items())
+
+
+def test_what_no_discriminator_can_be_made_of_is_refused():
+    for key in ("bands", "features", "stages"):
+        with pytest.raises(ValueError, match=f"with {key} = 0 cannot be built; give 1 or more"):
+            build_discriminator(DiscriminatorConfig(kind="patch", **{key: 0}))
+
+
+def test_other_bands_than_it_was_made_for_are_refused():
+    judge = build_discriminator(DiscriminatorConfig(bands=2, condition=1, features=4, stages=1))
+    with pytest.raises(ValueError, match="judges 2 bands beside 1; it was given 3 beside 1"):
+        judge(torch.rand(1, 3, 8, 8), torch.rand(1, 1, 8, 8))
+    with pytest.raises(ValueError, match="judges 2 bands beside 1; it was given 2 beside 4"):
+        judge(torch.rand(1, 2, 8, 8), torch.rand(1, 4, 8, 8))
+
+
 def test_the_condition_counts_and_must_be_there():
     torch.manual_seed(0)
     judge = build_discriminator(DiscriminatorConfig(bands=2, condition=1, features=4, stages=1))

@@ -28,6 +28,18 @@ def test_charbonnier_is_square_for_small_errors_and_absolute_for_large_ones_wher
     assert loss(10.0) == pytest.approx(10 - 0.1, rel=1e-3)
 
 
+def test_every_sample_counts_the_same_however_few_of_its_pixels_count():
+    """|1| in one of two pixels, |5| in both: (1 + 5) / 2 = 3; over all pixels that count it would be 11 / 3."""
+    estimate = torch.tensor([[1.0, 99.0], [5.0, 5.0]]).reshape(2, 1, 1, 2)
+    weight = torch.tensor([[1.0, 0.0], [1.0, 1.0]]).reshape(2, 1, 1, 2)
+    assert l1(estimate, torch.zeros(2, 1, 1, 2), weight).item() == 3
+
+
+def test_charbonnier_by_hand():
+    """sqrt(3^2 + 4^2) - 4 = 1 where the error is 3, eps 4; sqrt(0 + 16) - 4 = 0 where it is 0: 0.5 on average."""
+    assert charbonnier(*errors(3.0, 0.0), ONE, 4.0).item() == 0.5
+
+
 @pytest.mark.parametrize("loss", [l1, lambda *tensors: charbonnier(*tensors, 0.02)], ids=["l1", "charbonnier"])
 def test_the_loss_of_a_batch_is_the_mean_of_those_of_its_halves_whatever_counts_in_them(loss):
     draw = torch.Generator().manual_seed(0)

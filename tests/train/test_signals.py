@@ -39,3 +39,12 @@ def test_in_another_thread_than_the_main_one_there_are_no_handlers_and_no_error(
     thread.start()
     thread.join()
     assert seen == [""]
+
+
+def test_an_inner_block_knows_what_the_outer_one_received():
+    with StopSignals():
+        os.kill(os.getpid(), signal.SIGTERM)
+        with StopSignals() as inner:
+            assert inner.received == "SIGTERM"
+    with StopSignals() as later:
+        assert later.received == ""
