@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 from eosr import accessor as accessor  # registers `ds.s2sr`
+from eosr.adapt import adapt
 from eosr.consistency import project
 from eosr.degrade import degrade
 from eosr.evaluate import evaluate
@@ -34,6 +35,7 @@ _LAZY = {"load_weights": "eosr.nn.weights", "Weights": "eosr.nn.weights"}
 __all__ = [
     "Weights",
     "__version__",
+    "adapt",
     "degrade",
     "evaluate",
     "load_weights",

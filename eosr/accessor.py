@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 import xarray as xr
 
 from eosr import grid, radiometry, write
+from eosr.adapt import Adaptation, adapt
 from eosr.degrade import degrade
 from eosr.evaluate import Methods, evaluate
 from eosr.evaluate_pairs import Property
@@ -54,6 +55,26 @@ class S2SRAccessor:
         return superresolve(
             self._dataset, weights=weights, method=method, options=options, bands=bands, consistency=consistency,
             degradation=degradation, device=device, dtype=dtype, chunks=chunks,
+        )  # fmt: skip
+
+    @_documented_as(adapt)
+    def adapt(
+        self,
+        weights: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
+        *,
+        out: str | os.PathLike[str],
+        degradation: str = "auto",
+        steps: int = 300,
+        learning_rate: float = 2e-4,
+        windows: int = 256,
+        seed: int = 0,
+        device: str = "auto",
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Adaptation:
+        """See `eosr.adapt`."""
+        return adapt(
+            self._dataset, weights, out=out, degradation=degradation, steps=steps, learning_rate=learning_rate,
+            windows=windows, seed=seed, device=device, progress=progress,
         )  # fmt: skip
 
     @_documented_as(degrade)

@@ -195,7 +195,7 @@ def _planned(
     _check_grids(ds, needed)
     check_nested(ds[needed])
     check_chunks(ds[needed])
-    operator = _operator(ds, degradation)
+    operator = operator_of(ds, degradation)
     if consistency is None:
         consistency = choice.learned
     level = str(ds.attrs.get("level", ""))
@@ -313,7 +313,7 @@ def _first_fine(ds: xr.Dataset) -> str:
     )
 
 
-def _operator(ds: xr.Dataset, degradation: str) -> str:
+def operator_of(ds: xr.Dataset, degradation: str) -> str:
     """Name of the operator: given, recorded or the default; ``sigma=...`` for a blur of that many fine pixels."""
     # A sharpened product records what it was sharpened for; only a degraded one tells what made it.
     recorded = str(ds.attrs.get("degradation", "study"))

@@ -12,7 +12,7 @@ from eosr.accessor import S2SRAccessor
 from eosr.testing import nothing_computed, synthetic_scene
 
 FUNCTIONS = {
-    "superresolve": eosr.superresolve, "degrade": eosr.degrade, "evaluate": eosr.evaluate,
+    "superresolve": eosr.superresolve, "degrade": eosr.degrade, "evaluate": eosr.evaluate, "adapt": eosr.adapt,
     "to_reflectance": radiometry.to_reflectance, "at": grid.at, "crop_to_multiple": grid.crop_to_multiple,
     "to_zarr": write.to_zarr, "to_cog": write.to_cog,
 }  # fmt: skip

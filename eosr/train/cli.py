@@ -20,6 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run `eosr-train` with ``argv`` (default: the command line's) and return the exit status."""
     parser = argparse.ArgumentParser(prog="eosr-train", description="Train a generator by Wald's protocol.")
     commands = parser.add_subparsers(dest="command", required=True)
+    _add_sample(commands)
     _add_prepare(commands)
     _add_run(commands)
     _add_bench_scaling(commands)
@@ -32,6 +33,33 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("eosr-train: interrupted. The same command goes on from the last state.", file=sys.stderr)
         return 130
+
+
+def _add_sample(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    sample = commands.add_parser("sample", help="print sources for prepare: tiles of all climates and seasons")
+    sample.add_argument("--count", type=_count, default=60, help="tiles in all (default: 60)")
+    sample.add_argument("--validation", type=int, default=15, help="of them, kept out (default: 15)")
+    sample.add_argument("--seed", type=int, default=0)
+    sample.add_argument(
+        "--preset", choices=("dsen2", "study"), help="the 45 and 15 tiles of DSen2 and the study instead"
+    )
+    sample.add_argument(
+        "--url", default="https://earth-search.aws.element84.com/v1", help="STAC API (default: %(default)s)"
+    )
+    sample.add_argument("--collection", default="sentinel-2-c1-l2a", help="default: %(default)s")
+    sample.add_argument("--year", type=int, default=2023, help="default: %(default)s")
+    sample.set_defaults(call=_sample)
+
+
+def _sample(options: argparse.Namespace) -> int:
+    from eosr.sampling import preset, sample_tiles, to_toml
+
+    if options.preset:
+        tiles = preset(options.preset)
+    else:
+        tiles = sample_tiles(options.count, validation=options.validation, seed=options.seed)
+    print(to_toml(tiles, options.url, collection=options.collection, year=options.year))
+    return 0
 
 
 def _add_prepare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -189,7 +189,7 @@ def test_the_penalty_of_a_flat_critic_is_one_and_its_derivative_a_number():
 
 @pytest.mark.parametrize("kind", ["vgg", "patch"])
 def test_the_logits_of_patches_are_averaged_before_the_penalty(kind):
-    """Norm 1 is asked of the slope of the mean logit, however many places there are; ten times it gives (10 n - 1)^2."""
+    """Norm 1 is asked of the slope of the mean logit, however many places there are; ten times it is (10 n - 1)^2."""
     torch.manual_seed(0)
     critic = build_discriminator(DiscriminatorConfig(kind=kind, bands=1, condition=0, features=4, stages=1)).double()
     image = torch.rand(1, 1, 32, 32, dtype=torch.float64, requires_grad=True)

@@ -1,0 +1,152 @@
+"""Adaptation: it learns from the scene alone, keeps what is better on the part held out, and reads what it must."""
+
+import dask.array as da
+import numpy as np
+import pytest
+import torch
+
+import eosr
+from eosr.adapt import adapt
+from eosr.errors import GridError, OutputError, WeightsError
+from eosr.nn.weights import load_weights
+from eosr.testing import synthetic_scene
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def scene():
+    """432 x 480 pixels of 10 m."""
+    return synthetic_scene(72, 80, level="L2A", radiometric_offset=-1000)
+
+
+@pytest.fixture(scope="module")
+def adapted(scene, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("adapted")
+    return adapt(scene, "s2sr-20m", out=folder, steps=6, windows=24), folder
+
+
+def test_the_adapted_weights_are_better_on_the_part_held_out_and_say_what_they_are(adapted, scene):
+    found, folder = adapted
+    assert found.paths == [folder / "s2sr-20m-adapted.safetensors"]
+    assert found.after["s2sr-20m"] < found.before["s2sr-20m"]
+    assert found.kept == {"s2sr-20m": True}
+    weights, shipped = load_weights(found.paths[0]), load_weights("s2sr-20m")
+    assert weights.name == "s2sr-20m-adapted"
+    assert f"adapted from s2sr-20m ({shipped.checksum[:12]}) on synthetic" in weights.provenance.software
+    assert weights.provenance.scores == {
+        "study/held out, before": round(found.before["s2sr-20m"], 3),
+        "study/held out, after": round(found.after["s2sr-20m"], 3),
+    }
+    assert weights.provenance.steps == shipped.provenance.steps + 6
+    assert "synthetic" in weights.provenance.data
+    moved = [
+        not torch.equal(a, b)
+        for a, b in zip(weights.generator.parameters(), shipped.generator.parameters(), strict=True)
+    ]
+    assert any(moved)
+    sharp = scene.s2sr.superresolve(weights=found.paths, bands=["B05"])
+    assert sharp["B05"].shape == (432, 480)
+
+
+def test_the_same_seed_gives_the_same_weights(adapted, scene, tmp_path):
+    again = adapt(scene, "s2sr-20m", out=tmp_path, steps=6, windows=24)
+    assert again.paths[0].read_bytes() == adapted[0].paths[0].read_bytes()
+
+
+def test_weights_that_do_not_get_better_stay_what_they_were(scene, tmp_path):
+    found = adapt(scene, "s2sr-20m", out=tmp_path, steps=3, windows=8, learning_rate=0.5)
+    assert found.kept == {"s2sr-20m": False}
+    weights, shipped = load_weights(found.paths[0]), load_weights("s2sr-20m")
+    assert "not bettered from s2sr-20m" in weights.provenance.software
+    for name, tensor in shipped.generator.state_dict().items():
+        assert torch.equal(weights.generator.state_dict()[name], tensor)
+
+
+def test_the_strip_held_out_is_never_learnt_from(scene):
+    """No column of a place to learn from is one of a place to be judged on."""
+    from eosr.adapt import _split
+
+    kept_in, held_out = _split(scene, 2, count=60, seed=0)
+    assert kept_in
+    assert held_out
+    columns = [(int(one.name.split(",")[1]), one.fine.shape[2]) for one in kept_in]
+    held = [(int(one.name.split(",")[1]), one.fine.shape[2]) for one in held_out]
+    for start, width in columns:
+        for other, wide in held:
+            assert start + width <= other or other + wide <= start
+
+
+def test_of_a_large_lazy_scene_only_the_places_are_read(tmp_path):
+    """A scene of 100 chunks; places of 192 pixels in two of five strips' worth of draws touch few of them."""
+    read = set()
+    plain = synthetic_scene(200, 200, level="L2A").drop_vars(["B01", "B09", "y60", "x60"])
+
+    def noted(block, block_info=None):
+        read.add((block.shape, tuple(block_info[0]["chunk-location"])))
+        return block
+
+    lazy = plain.copy()
+    for name in plain.data_vars:
+        side = 120 if name in ("B02", "B03", "B04", "B08") else 60
+        lazy[name] = (
+            plain[name].dims,
+            da.from_array(plain[name].values, chunks=side).map_blocks(noted, dtype="uint16"),
+        )
+        lazy[name].encoding = plain[name].encoding
+    adapt(lazy, "s2sr-20m", out=tmp_path, steps=1, windows=4)
+    fine = {place for shape, place in read if shape == (120, 120)}
+    assert 4 <= len(fine) < 80, "of 100"
+
+
+def test_places_with_gaps_are_left_out(tmp_path):
+    scene = synthetic_scene(72, 80, level="L2A", gaps={"B05": [(slice(0, 216), slice(0, 240))]})
+    with pytest.raises(GridError, match="the scene has no place without gaps to learn from"):
+        adapt(scene, "s2sr-20m", out=tmp_path, steps=1)
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "said"),
+    [
+        ({"steps": 0}, WeightsError, r"steps=0 and windows=256 must be 1 or more\. Give e\.g\. steps=300"),
+        ({"weights": "nothing"}, WeightsError, "neither a weights file nor the name"),
+        (
+            {"weights": "s2sr-60m", "size": 30},
+            GridError,
+            r"180 x 180 pixels of 10 m, an adaptation for factor 6 takes 432",
+        ),
+        ({"size": 12}, GridError, r"72 x 72 pixels of 10 m, an adaptation for factor 2 takes 96 at least"),
+        ({"drop": ["B8A"]}, GridError, r"s2sr-20m is adapted on B8A too, which the Dataset lacks"),
+        ({"times": ["2024-01-01", "2024-02-01"]}, GridError, r"adapt takes one time, the Dataset holds 2\. Choose one"),
+    ],
+)
+def test_what_cannot_be_adapted_is_refused(change, kind, said, tmp_path):
+    size = change.pop("size", 30)
+    scene = synthetic_scene(size, size, level="L2A", times=change.pop("times", None))
+    scene = scene.drop_vars(change.pop("drop", []))
+    with pytest.raises(kind, match=said):
+        adapt(scene, **({"weights": "s2sr-20m", "out": tmp_path} | change))
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_a_folder_that_cannot_be_made_is_refused(scene, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"cannot be made: .* Name another with out="):
+        adapt(scene, "s2sr-20m", out=tmp_path / "file" / "x")
+
+
+def test_the_accessor_adapts_and_progress_is_told(scene, tmp_path):
+    told = []
+    scene.s2sr.adapt(
+        "s2sr-20m", out=tmp_path, steps=2, windows=4, progress=lambda done, total: told.append((done, total))
+    )
+    assert told == [(1, 2), (2, 2)]
+    assert eosr.adapt is adapt
+
+
+def test_both_resolutions_are_adapted_where_both_are_there(tmp_path):
+    scene = synthetic_scene(90, 90, level="L2A")
+    found = adapt(scene, out=tmp_path, steps=1, windows=4)
+    assert [path.name for path in found.paths] == ["s2sr-20m-adapted.safetensors", "s2sr-60m-adapted.safetensors"]
+    assert set(found.before) == set(found.after) == {"s2sr-20m", "s2sr-60m"}
+    assert all(np.isfinite(value) for value in found.after.values())
