@@ -23,6 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     _add_sample(commands)
     _add_prepare(commands)
     _add_run(commands)
+    _add_interpolate(commands)
     _add_bench_scaling(commands)
     options = parser.parse_args(argv)
     try:
@@ -142,6 +143,24 @@ def _run_noticed(options: argparse.Namespace, communicator: Communicator) -> int
     if chief and path is not None:
         print(path)
     return leave(communicator, 0)
+
+
+def _add_interpolate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    between = commands.add_parser("interpolate", help="weights between those of two runs, tensor by tensor")
+    between.add_argument("first", help="weights file or shipped name, e.g. those trained without a discriminator")
+    between.add_argument("second", help="weights of the same network, e.g. those trained on with one")
+    between.add_argument("share", type=float, help="0 is the first, 1 the second")
+    between.add_argument("--out", type=Path, required=True, help="the file to write")
+    between.set_defaults(call=_interpolate)
+
+
+def _interpolate(options: argparse.Namespace) -> int:
+    from eosr.nn.interpolate import interpolate
+    from eosr.nn.weights import load_weights, save_weights
+
+    found = interpolate(load_weights(options.first), load_weights(options.second), options.share)
+    print(save_weights(found, options.out))
+    return 0
 
 
 def _add_bench_scaling(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -77,3 +77,16 @@ def test_a_tiny_run_writes_weights_that_say_what_made_them(tmp_path):
     assert set(about.scores) == groups
     assert all(0 < score < 5000 for score in about.scores.values())
     assert sorted(p.name for p in out.iterdir()) == ["log.jsonl", "mini.safetensors", "state.pt"]
+
+
+def test_weights_between_two_are_written_and_a_share_beyond_them_is_refused(tmp_path, capsys):
+    import torch
+
+    out = tmp_path / "between.safetensors"
+    assert main(["interpolate", "s2sr-20m", "s2sr-20m", "0.25", "--out", str(out)]) == 0
+    assert capsys.readouterr().out == f"{out}\n"
+    one, other = load_weights("s2sr-20m").generator.state_dict(), load_weights(out).generator.state_dict()
+    assert all(torch.allclose(one[name], tensor, atol=1e-6) for name, tensor in other.items())
+    assert main(["interpolate", "s2sr-20m", "s2sr-60m", "0.5", "--out", str(out)]) == 1
+    assert main(["interpolate", "s2sr-20m", "s2sr-20m", "1.5", "--out", str(out)]) == 1
+    assert capsys.readouterr().err.count("eosr-train: ") == 2

@@ -353,3 +353,27 @@ print(sum(float(store.scene(k).fine.sum()) for k in range(len(store))))
     ]
     assert len({process.communicate()[0] for process in running}) == 1
     assert all(process.returncode == 0 for process in running)
+
+
+def test_the_documentation_lists_every_key_with_its_default():
+    from dataclasses import fields, is_dataclass
+
+    from eosr.train.prepare_config import PrepareConfig, SourceConfig
+    from train.test_config import toml_of
+
+    page = (Path(__file__).resolve().parents[2] / "docs" / "how-to" / "prepare-training-data.md").read_text()
+    rows = [[cell.strip() for cell in line.split("|")[1:3]] for line in page.splitlines() if line.startswith("| `")]
+    told = {key.strip("`"): default for key, default in rows}
+    plain = PrepareConfig(name="x")
+    expected = {"name": "required"}
+    for field in fields(PrepareConfig):
+        part = getattr(plain, field.name)
+        if is_dataclass(part):
+            expected |= {f"[{field.name}] {one.name}": toml_of(getattr(part, one.name)) for one in fields(part)}
+        elif field.name not in ("name", "source"):
+            expected[field.name] = toml_of(part)
+    source = SourceConfig(kind="x", paths=())
+    for one in fields(SourceConfig):
+        needed = one.name in ("kind", "paths")
+        expected[f"[[source]] {one.name}"] = "required" if needed else toml_of(getattr(source, one.name))
+    assert told == expected
