@@ -35,13 +35,16 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3000, help="of the pretraining")
     parser.add_argument("--more", type=int, default=400, help="steps with each loss")
     parser.add_argument("--weight", type=float, default=0.02, help="of the adversarial loss, in the first comparison")
+    parser.add_argument("--same", nargs="+", default=["weight", "ratio"], choices=["weight", "ratio"])
     parser.add_argument("--ratio", type=float, default=0.3, help="of the gradients, in the second")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     rows = {}
     first = run(options, "pretrained", options.steps, None, "", rows)
-    for name, strength in (("weight", {"weight": options.weight, "gradient_ratio": 0.0}),
-                           ("ratio", {"gradient_ratio": options.ratio})):  # fmt: skip
+    strengths = {
+        "weight": {"weight": options.weight, "gradient_ratio": 0.0}, "ratio": {"gradient_ratio": options.ratio},
+    }  # fmt: skip
+    for name, strength in ((name, strengths[name]) for name in options.same):
         for loss in LOSSES:
             for layer in (False, True):
                 settings = AdversarialConfig(

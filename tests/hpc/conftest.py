@@ -22,7 +22,10 @@ def slurm(tmp_path_factory):
     script = Path(__file__).with_name("slurm_local.sh")
     # Not below pytest's folder, which only its user may enter: munge runs as another one.
     folder = Path("/tmp") / f"eosr-slurm-{os.getpid()}"
-    environ = os.environ | {"PATH": f"{os.environ['PATH']}:/usr/sbin", "CPUS": "4"}
+    # Workers of pytest-xdist have a Slurm each.
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    port = str(16827 + 2 * worker)
+    environ = os.environ | {"PATH": f"{os.environ['PATH']}:/usr/sbin", "CPUS": "4", "PORT": port}
     try:
         subprocess.run(["bash", script, "up", folder], env=environ, check=True, capture_output=True, text=True)
         yield environ | {"SLURM_CONF": str(folder / "slurm.conf")}

@@ -5,10 +5,11 @@
 #   slurm_local.sh down FOLDER    # cancel, stop what was started, remove the folder
 #
 # Works without systemd and cgroups (containers). Needs the Debian packages slurmctld slurmd slurm-client
-# slurm-wlm-basic-plugins munge. CPUS: how many the node says it has (default 4; more than there are is allowed).
+# slurm-wlm-basic-plugins munge. PORT: of the controller, the next one is the node's. CPUS: how many the node says it has (default 4; more than there are is allowed).
 set -euo pipefail
 what=$1
 folder=$2
+port=${PORT:-16827}
 host=$(hostname -s)
 export SLURM_CONF=$folder/slurm.conf
 
@@ -45,8 +46,8 @@ setpriv --reuid=munge --regid=munge --clear-groups munged --force --key-file="$f
 cat >"$SLURM_CONF" <<EOF
 ClusterName=tests
 SlurmctldHost=$host(127.0.0.1)
-SlurmctldPort=16827
-SlurmdPort=16828
+SlurmctldPort=$port
+SlurmdPort=$((port + 1))
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge

@@ -185,7 +185,7 @@ def test_a_killed_rank_ends_the_job_and_the_same_line_goes_on(slurm, site, data,
         time.sleep(0.2)
     ranks = [
         int(path.name) for path in Path("/proc").iterdir()
-        if path.name.isdecimal() and _is_rank(path, job, "1")
+        if path.name.isdecimal() and _is_rank(path, job, "1", str(tmp_path))
     ]  # fmt: skip
     os.kill(ranks[0], signal.SIGKILL)
     assert wait(slurm, job, "FAILED", "COMPLETED", "NODE_FAIL") == "FAILED"
@@ -198,14 +198,14 @@ def test_a_killed_rank_ends_the_job_and_the_same_line_goes_on(slurm, site, data,
         torch.testing.assert_close(weights[name], tensor, rtol=0, atol=1e-6, msg=name)
 
 
-def _is_rank(process, job, rank):
+def _is_rank(process, job, rank, folder):
     try:
         environ = dict(part.split("=", 1) for part in (process / "environ").read_text().split("\0") if "=" in part)
         command = (process / "cmdline").read_text()
     except (OSError, UnicodeDecodeError):
         return False
     own = environ.get("SLURM_JOB_ID") == job and environ.get("SLURM_PROCID") == rank
-    return own and "eosr-train" in command
+    return own and "eosr-train" in command and folder in command
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
