@@ -1,7 +1,7 @@
 """Metadata of a product in the SAFE format -> what eosr needs of it: its files, their grids, offsets, time and place.
 
-Files are found through the metadata, never by guessing names. A product of PSD 14 or 15 has one tile: ``MTD_MSIL1C.xml``
-or ``MTD_MSIL2A.xml`` at its root, ``GRANULE/*/MTD_TL.xml`` below.
+Files are found through the metadata, never by guessing names. A product of PSD 14 or 15 has one tile:
+``MTD_MSIL1C.xml`` or ``MTD_MSIL2A.xml`` at its root, ``GRANULE/*/MTD_TL.xml`` below.
 
 References
 ----------
@@ -12,9 +12,7 @@ References
 from __future__ import annotations
 
 import re
-import zipfile
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -22,15 +20,13 @@ from xml.etree import ElementTree
 
 from eosr.bands import BANDS, QUANTIFICATION
 from eosr.errors import RadiometryError, SourceError
+from eosr.safe_files import AGAIN, Files, find_files, many_tiles
 
 #: Bands in the order of ``band_id`` [1].
 _BY_ID: Final = ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
 _LEVELS: Final = {"S2MSI1C": "L1C", "S2MSI2A": "L2A", "S2MSI2Ap": "L2A"}
 _IMAGE: Final = re.compile(r"_(B\d[\dA]|SCL)(?:_(\d\d)m)?$")
 _TILE: Final = re.compile(r"_T(\d{2}[A-Z]{3})(?=[_./]|$)")
-#: Products of before December 2016 (PSD 13 and earlier), with all tiles of a datatake in one.
-_OLD: Final = re.compile(r"(^|/)S2._[A-Z]{4}_MTD_SAFL\w+\.xml$")
-_AGAIN: Final = "Get the product again."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +66,6 @@ class Product:
     #: MGRS tile, e.g. ``"32TQM"``.
     tile: str
     epsg: int
-    #: Share of clouds in the tile [%], as text; ``""`` where it is not stated.
-    cloud_cover: str
     #: Offset to add to digital numbers [DN] and the element that states it; ``""``: none is stated, and 0 meant.
     offsets: Mapping[str, int]
     offset_element: str
@@ -81,117 +75,8 @@ class Product:
     #: Scene classification (L2A); clouds of L1C as a raster of opaque, cirrus, snow, or as polygons.
     classification: Image | None = None
     clouds: Image | None = None
-    cloud_polygons: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Files:
-    """The files of one product, in a folder or in a zip archive."""
-
-    where: Path
-    #: Folder of the product inside ``where``: ``""`` or ``"S2B_....SAFE/"``.
-    top: str
-    #: Name below ``top`` to stamp.
-    stamps: Mapping[str, str] = field(repr=False)
-
-    def href(self, name: str) -> str:
-        """What GDAL opens. Braces: the archive need not be called ``.zip``."""
-        root = f"/vsizip/{{{self.where}}}" if self.where.is_file() else str(self.where)
-        return f"{root}/{self.top}{name}"
-
-    def one(self, pattern: str, what: str) -> str:
-        """Name of the only file that matches.
-
-        Raises
-        ------
-        SourceError
-            If there is none, or several.
-        """
-        found = [name for name in self.stamps if re.search(pattern, name)]
-        if len(found) != 1:
-            raise SourceError(f"{self.where} holds {len(found) or 'no'} {what}, so it is no whole product. {_AGAIN}")
-        return found[0]
-
-    def xml(self, name: str) -> ElementTree.Element:
-        """Root element of one file."""
-        try:
-            return ElementTree.fromstring(read_bytes(str(self.where), self.top + name))
-        except ElementTree.ParseError as error:
-            raise SourceError(f"{name} in {self.where} is damaged: {error}. {_AGAIN}") from None
-
-
-def read_bytes(where: str, name: str) -> bytes:
-    """Content of one file in a folder or an archive.
-
-    Raises
-    ------
-    SourceError
-        If it cannot be read.
-    """
-    try:
-        if Path(where).is_dir():
-            return Path(where, name).read_bytes()
-        with zipfile.ZipFile(where) as archive:
-            return archive.read(name)
-    except (OSError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise SourceError(f"cannot read {name} in {where}: {error}. {_AGAIN}") from None
-
-
-def find_files(path: str | Path) -> Files:
-    """Files of the product at a path: a ``.SAFE`` folder, the folder around it, its metadata file, or a zip archive.
-
-    Raises
-    ------
-    SourceError
-        If there is nothing, or no product, or several, or one of another level or of before December 2016.
-    """
-    where = Path(path).expanduser().absolute()
-    if re.fullmatch(r"MTD_MSI\w+\.xml", where.name) and where.is_file():
-        where = where.parent
-    if not where.exists():
-        raise SourceError(f"there is no {path}. Name a .SAFE folder, or the zip archive of one.")
-    stamps = dict(_in_folder(where) if where.is_dir() else _in_archive(where, path))
-    roots = [name for name in stamps if re.fullmatch(r"([^/]+/)?MTD_MSI\w+\.xml", name)]
-    if any(_OLD.search(name) for name in stamps) and not roots:
-        tiles = {found[1] for name in stamps if (found := re.search(r"(?:^|/)GRANULE/([^/]+)/[^/]+\.xml$", name))}
-        raise SourceError(_many_tiles(path, len(tiles)))
-    if len(roots) != 1:
-        raise SourceError(
-            f"{path} holds {len(roots) or 'no'} MTD_MSIL1C.xml or MTD_MSIL2A.xml, so it is no SAFE product of level 1C "
-            "or 2A. Name the folder that ends in .SAFE, or its zip archive."
-        )
-    top = roots[0].rpartition("/")[0]
-    top = f"{top}/" if top else ""
-    own = {name[len(top) :]: stamp for name, stamp in stamps.items() if name.startswith(top)}
-    return Files(where=where, top=top, stamps=own)
-
-
-def _in_folder(folder: Path) -> Iterator[tuple[str, str]]:
-    # Only where a product is: a walk through somebody's home directory would take minutes.
-    is_product = any(re.match(r"MTD_MSI|S2._[A-Z]{4}_MTD_SAF", one.name) for one in folder.iterdir())
-    roots = [folder] if is_product else [one.parent for one in folder.glob("*/MTD_MSI*.xml")]
-    for root in roots:
-        for one in sorted(root.rglob("*")):
-            if one.is_file():
-                facts = one.stat()
-                yield one.relative_to(folder).as_posix(), f"{facts.st_size}-{facts.st_mtime_ns}"
-
-
-def _in_archive(archive: Path, path: str | Path) -> Iterator[tuple[str, str]]:
-    try:
-        with zipfile.ZipFile(archive) as opened:
-            for one in opened.infolist():
-                if not one.is_dir():
-                    yield one.filename, f"{one.file_size}-{one.CRC:08x}"
-    except (zipfile.BadZipFile, OSError):
-        raise SourceError(f"{path} is neither a folder nor a whole zip archive. Get it again.") from None
-
-
-def _many_tiles(path: str | Path, count: int) -> str:
-    return (
-        f"{path} holds {count} tiles, as products did before December 2016. Get the tiles one by one, under their newer "
-        "names (S2A_MSIL1C_..._T32TQM_...)."
-    )
+    #: Folder or archive, and name inside.
+    cloud_polygons: tuple[str, str] | None = None
 
 
 def read_product(path: str | Path) -> Product:
@@ -214,7 +99,7 @@ def read_product(path: str | Path) -> Product:
         )
     granules = [name for name in files.stamps if re.match(r"GRANULE/[^/]+/MTD_TL\.xml$", name)]
     if len(granules) > 1:
-        raise SourceError(_many_tiles(path, len(granules)))
+        raise SourceError(many_tiles(path, len(granules)))
     granule = files.one(r"^GRANULE/[^/]+/MTD_TL\.xml$", "GRANULE/*/MTD_TL.xml")
     tile = files.xml(granule)
     _check_quantification(main, files, _LEVELS[kind])
@@ -228,7 +113,6 @@ def read_product(path: str | Path) -> Product:
         processing_baseline=_text(main, files, "PROCESSING_BASELINE"), datatake=taken,
         datetime=_text(tile, files, "SENSING_TIME"), created=_text(main, files, "GENERATION_TIME", default=""),
         tile=place[1] if place else "", epsg=_epsg(tile, files),
-        cloud_cover=_text(main, files, "Cloud_Coverage_Assessment", default=""),
         offsets=offsets, offset_element=element,
         images={band: images[band] for band in BANDS if band in images}, absent=absent,
         classification=images.get("SCL"), **_clouds(tile, files, granule.removesuffix("MTD_TL.xml")),
@@ -242,7 +126,7 @@ def _text(tree: ElementTree.Element, files: Files, *tags: str, default: str | No
             if one.text and one.text.strip():
                 return one.text.strip()
     if default is None:
-        raise SourceError(f"the metadata of {files.where} lack {tags[0]}. {_AGAIN}")
+        raise SourceError(f"the metadata of {files.where} lack {tags[0]}. {AGAIN}")
     return default
 
 
@@ -251,13 +135,13 @@ def _number(tree: ElementTree.Element, files: Files, tag: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise SourceError(f"the metadata of {files.where} say {tag} {text!r}, which is no number. {_AGAIN}") from None
+        raise SourceError(f"the metadata of {files.where} say {tag} {text!r}, which is no number. {AGAIN}") from None
 
 
 def _epsg(tile: ElementTree.Element, files: Files) -> int:
     text = _text(tile, files, "HORIZONTAL_CS_CODE")
     if not re.fullmatch(r"EPSG:\d+", text):
-        raise SourceError(f"the metadata of {files.where} place it in {text!r}, which is no EPSG code. {_AGAIN}")
+        raise SourceError(f"the metadata of {files.where} place it in {text!r}, which is no EPSG code. {AGAIN}")
     return int(text.removeprefix("EPSG:"))
 
 
@@ -281,7 +165,7 @@ def _offsets(main: ElementTree.Element, files: Files) -> tuple[dict[str, int], s
                 offsets[band], element = int(float(one.text or "")), tag
             except (KeyError, IndexError, ValueError):
                 raise SourceError(
-                    f"the metadata of {files.where} state a {tag} that is none: {one.attrib} {one.text!r}. {_AGAIN}"
+                    f"the metadata of {files.where} state a {tag} that is none: {one.attrib} {one.text!r}. {AGAIN}"
                 ) from None
     return offsets, element
 
@@ -292,7 +176,7 @@ def _image(tile: ElementTree.Element, files: Files, name: str, file: str, gsd: i
         place = next(one for one in tile.iter("Geoposition") if one.attrib.get("resolution") == str(gsd))
         size = next(one for one in tile.iter("Size") if one.attrib.get("resolution") == str(gsd))
     except StopIteration:
-        raise SourceError(f"the metadata of {files.where} describe no grid of {gsd} m. {_AGAIN}") from None
+        raise SourceError(f"the metadata of {files.where} describe no grid of {gsd} m. {AGAIN}") from None
     return Image(
         name=name, href=files.href(file), epsg=_epsg(tile, files), gsd=gsd, left=_number(place, files, "ULX"),
         top=_number(place, files, "ULY"), rows=int(_number(size, files, "NROWS")),
@@ -321,7 +205,7 @@ def _images(
         else:
             absent[name] = file
     if not images and not absent:
-        raise SourceError(f"the metadata of {files.where} list no images of bands. {_AGAIN}")
+        raise SourceError(f"the metadata of {files.where} list no images of bands. {AGAIN}")
     return images, absent
 
 
@@ -336,7 +220,7 @@ def _clouds(tile: ElementTree.Element, files: Files, granule: str) -> dict[str, 
         if one.attrib.get("type") == "MSK_CLASSI" and file.endswith(".jp2"):
             found["clouds"] = _image(tile, files, "MSK_CLASSI", file, 60, dtype="uint8", layers=3)
         elif one.attrib.get("type") == "MSK_CLOUDS" and file.endswith(".gml"):
-            found["cloud_polygons"] = file
+            found["cloud_polygons"] = (str(files.where), files.top + file)
     return found
 
 
@@ -363,8 +247,6 @@ def item_of(product: Product) -> dict[str, Any]:
         for name, image in product.images.items()
     }  # fmt: skip
     properties = {key: value for key, value in stated.items() if value}
-    if product.cloud_cover:
-        properties["eo:cloud_cover"] = float(product.cloud_cover)
     return {
         "type": "Feature", "stac_version": "1.0.0", "stac_extensions": [], "id": product.id, "geometry": None,
         "links": [], "properties": properties, "assets": assets,

@@ -26,6 +26,7 @@ LEVELS = {
 }  # fmt: skip
 #: Files that belong to a room of another name.
 ROOM_OF = {
+    "safe_files": "safe", "safe_masks": "safe", "safe_metadata": "safe", "safe_pixels": "safe",
     "items": "stac", "stac_conditions": "stac", "stac_records": "stac",
     "stac_search": "stac", "stac_engines": "stac", "stac_odc": "stac",
     "product": "write", "write_blocks": "write", "write_cog": "write", "write_delivery": "write",
@@ -73,8 +74,8 @@ OWNERS = {
     "pystac": {"stac", "product"},
     "pystac_client": {"stac"},
     "odc": {"stac_odc", "stac_engines"},  # stac_engines imports it inside _load_odc only, so that it stays an extra
-    "rasterio": {"write", "stac", "sample", "train.scenes"},  # train.scenes: the sample scene's own files
-    "rioxarray": {"write", "stac", "sample", "train.prepare_sources", "safe"},  # classifications
+    "rasterio": {"write", "stac", "sample", "safe", "train.scenes"},  # train.scenes: the sample scene's own files
+    "rioxarray": {"write", "stac", "sample", "train.prepare_sources"},  # classifications
     "zarr": {"write", "train.store", "train.prepare"},
     "matplotlib": {"demo", "train.scaling"},
     "dask_jobqueue": set(),

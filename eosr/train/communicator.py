@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Protocol
 
 import torch
@@ -77,18 +77,17 @@ class Alone:
         """Return."""
 
 
-def by_kind(tensors: Sequence[Tensor], work: Callable[[Tensor], Tensor], *, on_card: bool = True) -> None:
+def by_kind(tensors: Sequence[Tensor], work: Callable[[Tensor], Tensor]) -> None:
     """Do ``work`` once per type and device, on all such tensors laid end to end; its answer replaces them.
 
-    One message of everything costs one latency; one per tensor costs as many as there are layers. Without ``on_card``
-    ``work`` is handed memory of the host: not every library can move that of a card.
+    One message of everything costs one latency; one per tensor costs as many as there are layers.
     """
     groups: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
     for tensor in tensors:
         groups.setdefault((tensor.dtype, tensor.device), []).append(tensor)
     for group in groups.values():
-        flat = torch.cat([tensor.detach().reshape(-1) for tensor in group])
-        parts = work(flat if on_card else flat.cpu()).split([tensor.numel() for tensor in group])
+        flat = work(torch.cat([tensor.detach().reshape(-1) for tensor in group]))
+        parts = flat.split([tensor.numel() for tensor in group])
         with torch.no_grad():
             for tensor, part in zip(group, parts, strict=True):
                 tensor.copy_(part.reshape(tensor.shape))
@@ -108,11 +107,9 @@ def leave(communicator: Communicator, status: int) -> int:
 
     Gloo's and autograd's threads outlive the interpreter, and now and then one of them aborts the process at its exit
     ("terminate called without an active exception"; seen in a third of short runs of torch 2.13 with two ranks): a
-    launcher then calls a run failed that is not. All is written and told by then; if another rank is gone by now, that one
-    says why.
+    launcher then calls a run failed that is not. All is written and told by then.
     """
-    with suppress(RankLostError):
-        communicator.close()
+    communicator.close()
     if communicator.size == 1:
         return status
     sys.stdout.flush()

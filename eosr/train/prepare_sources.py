@@ -175,7 +175,7 @@ def _from_safe(source: SourceConfig) -> Iterator[tuple[str, xr.Dataset, Any]]:
     from eosr.safe import open_safe
 
     for path in _paths(source.paths):
-        ds = open_safe(path, offset=_offset(source.offset), scl=True)
+        ds = open_safe(path, offset=_offset(source.offset), masks=True)
         for name, scene in named_scenes(ds).items():
             yield name, scene, None
 

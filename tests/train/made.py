@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from eosr.train.communicator import Alone
 from scipy.ndimage import gaussian_filter
 
 from eosr.nn.generator import BackProjectionConfig
+from eosr.train.communicator import Alone
 from eosr.train.loop import Outcome, train
 from eosr.train.material import from_scenes
 from eosr.train.scenes import PACKS, Scene

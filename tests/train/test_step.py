@@ -4,11 +4,11 @@ import copy
 
 import pytest
 import torch
-from eosr.nn.adversarial import ADVERSARIAL, gradient_ratio
-from eosr.train.communicator import Alone
 
+from eosr.nn.adversarial import ADVERSARIAL, gradient_ratio
 from eosr.nn.operator import taps_for
 from eosr.nn.projection import axis_matrix
+from eosr.train.communicator import Alone
 from eosr.train.loop import build_networks
 from eosr.train.step import NonFiniteError, Stepper
 from eosr.train.windows import Windows, collate
