@@ -97,7 +97,7 @@ def state(slurm, job, key="JobState"):
     return dict(word.split("=", 1) for word in shown.stdout.split() if "=" in word)[key]
 
 
-def wait(slurm, job, *wanted, seconds=240):
+def wait(slurm, job, *wanted, seconds=600):
     """Wait for a state; a job that was put back starts after seconds, not after Slurm's two minutes.
 
     Not at once: within the second in which it ended, its credential still counts as revoked.
@@ -130,6 +130,7 @@ def undisturbed(data, tmp_path_factory):
     return load_weights(folder / "out" / "mini.safetensors").generator.state_dict()
 
 
+@pytest.mark.timeout(700)
 def test_a_run_longer_than_its_time_limit_is_put_back_goes_on_and_finishes(slurm, site, data, undisturbed, tmp_path):
     """The limit is a minute, the warning comes 30 s before it or earlier; 60 steps take half a minute at least."""
     import torch
@@ -173,6 +174,7 @@ def test_a_configuration_that_cannot_work_ends_the_job_and_is_not_put_back(slurm
     assert state(slurm, job, "Restarts") == "0"
 
 
+@pytest.mark.timeout(700)
 def test_a_killed_rank_ends_the_job_and_the_same_line_goes_on(slurm, site, data, undisturbed, tmp_path):
     import torch
 
