@@ -37,6 +37,9 @@ def main() -> None:
     parser.add_argument("--weight", type=float, default=0.02, help="of the adversarial loss, in the first comparison")
     parser.add_argument("--same", nargs="+", default=["weight", "ratio"], choices=["weight", "ratio"])
     parser.add_argument("--ratio", type=float, default=0.3, help="of the gradients, in the second")
+    parser.add_argument("--losses", nargs="+", default=list(LOSSES), choices=LOSSES)
+    parser.add_argument("--critic-steps", type=int, default=1, help="before each of the generator; the study: 1")
+    parser.add_argument("--critic-rate", type=float, default=2e-4, help="learning rate of the discriminator")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     rows = {}
@@ -44,20 +47,15 @@ def main() -> None:
     strengths = {
         "weight": {"weight": options.weight, "gradient_ratio": 0.0}, "ratio": {"gradient_ratio": options.ratio},
     }  # fmt: skip
-    for name, strength in ((name, strengths[name]) for name in options.same):
-        for loss in LOSSES:
-            for layer in (False, True):
-                settings = AdversarialConfig(
-                    loss=loss,
-                    features=24,
-                    ramp=50,
-                    learning_rate=2e-4,
-                    consistency=layer,
-                    calibrate_every=25,
-                    **strength,
-                )
-                label = f"{loss}, same {name}{', consistency layer' if layer else ''}"
-                run(options, label, options.more, settings, str(first), rows)
+    for name, layer in ((name, layer) for name in options.same for layer in (False, True)):
+        for loss in options.losses:
+            settings = AdversarialConfig(
+                loss=loss, features=24, ramp=50, learning_rate=options.critic_rate, critic_steps=options.critic_steps,
+                consistency=layer, calibrate_every=25, **strengths[name],
+            )  # fmt: skip
+            label = f"{loss}, same {name}{', consistency layer' if layer else ''}"
+            run(options, label, options.more, settings, str(first), rows)
+            (options.out / "adversarial.md").write_text(table(rows))
     (options.out / "adversarial.json").write_text(json.dumps(rows, indent=1))
     (options.out / "adversarial.md").write_text(table(rows))
     print(table(rows))

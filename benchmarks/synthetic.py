@@ -27,40 +27,44 @@ def pattern(seed: int) -> np.ndarray:
     return np.clip(total, 1, 15000).astype(np.uint16)
 
 
-def write_scene(folder: Path, size: int, *, filled: int | None = None, cog: bool = True) -> Path:
+def write_scene(
+    folder: Path, size: int, *, filled: int | None = None, cog: bool = True, block: int = 512, tile: str = "32TQM"
+) -> Path:
     """Write every L2A band and an item; return the path of the item.
 
     ``size``: 10 m pixels along one side, a multiple of 6. ``filled``: only so many from the top left hold data, the
     rest of the file is absent (sparse) and reads as nodata; then, or with ``cog=False``, plain tiled GeoTIFFs.
+    ``block``: side of the blocks of COGs [px].
     """
     folder.mkdir(parents=True, exist_ok=True)
     for index, band in enumerate(bands_of("L2A")):
         step = BANDS[band].gsd // 10
-        _write_band(folder / f"{band}.tif", index, size // step, min(filled or size, size) // step, step, cog=cog)
-    item = folder / "S2A_32TQM_20230601_0_L2A.json"
-    item.write_text(json.dumps(_item(size)))
+        shape = (size // step, min(filled or size, size) // step, step)
+        _write_band(folder / f"{band}.tif", index, *shape, block=block if cog else None)
+    item = folder / f"S2A_{tile}_20230601_0_L2A.json"
+    item.write_text(json.dumps(_item(size, tile)))
     return item
 
 
-def _write_band(path: Path, seed: int, side: int, filled: int, step: int, *, cog: bool) -> None:
+def _write_band(path: Path, seed: int, side: int, filled: int, step: int, *, block: int | None) -> None:
     cell = pattern(seed)
     profile = {
         "driver": "GTiff", "width": side, "height": side, "count": 1, "dtype": "uint16", "nodata": 0,
         "crs": f"EPSG:{EPSG}", "transform": Affine(10 * step, 0, LEFT, 0, -10 * step, TOP), "tiled": True,
         "blockxsize": 512, "blockysize": 512, "compress": "deflate", "predictor": 2, "zlevel": 1, "sparse_ok": True,
     }  # fmt: skip
-    plain = path.with_suffix(".plain.tif") if cog else path
+    plain = path.with_suffix(".plain.tif") if block else path
     with rasterio.open(plain, "w", **profile) as target:
         for row in range(0, filled, 512):
             rows = np.arange(row, min(row + 512, filled))
             strip = cell[np.ix_(rows % PATTERN, np.arange(filled) % PATTERN)]
             target.write(strip, 1, window=Window(0, row, filled, len(rows)))
-    if cog:
-        copy_raster(plain, path, driver="COG", compress="DEFLATE", predictor=2, level=1, blocksize=512)
+    if block:
+        copy_raster(plain, path, driver="COG", compress="DEFLATE", predictor=2, level=1, blocksize=block)
         plain.unlink()
 
 
-def _item(size: int) -> dict:
+def _item(size: int, tile: str) -> dict:
     right, bottom = LEFT + 10 * size, TOP - 10 * size
     to_lonlat = Transformer.from_crs(EPSG, 4326, always_xy=True)
     west, south, east, north = to_lonlat.transform_bounds(LEFT, bottom, right, TOP)
@@ -75,12 +79,12 @@ def _item(size: int) -> dict:
             "raster:bands": [{"nodata": 0, "data_type": "uint16", "scale": 1e-4, "offset": -0.1}],
         }  # fmt: skip
     return {
-        "type": "Feature", "stac_version": "1.0.0", "id": "S2A_32TQM_20230601_0_L2A",
+        "type": "Feature", "stac_version": "1.0.0", "id": f"S2A_{tile}_20230601_0_L2A",
         "geometry": {"type": "Polygon", "coordinates": [ring]}, "bbox": [west, south, east, north], "links": [],
         "stac_extensions": ["https://stac-extensions.github.io/projection/v1.1.0/schema.json"],
         "collection": "sentinel-2-l2a", "assets": assets,
         "properties": {
             "datetime": "2023-06-01T10:15:00Z", "platform": "sentinel-2a", "constellation": "sentinel-2",
-            "s2:processing_baseline": "05.09", "s2:mgrs_tile": "32TQM", "proj:epsg": EPSG,
+            "s2:processing_baseline": "05.09", "s2:mgrs_tile": tile, "proj:epsg": EPSG,
         },
     }  # fmt: skip

@@ -6,12 +6,14 @@ Every corner is a multiple of six 10 m pixels, so that the 20 m and 60 m pixels 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from pyproj import CRS, Transformer
 
 from eosr.errors import GridError
 
@@ -20,6 +22,21 @@ PHASE: Final = 6
 #: Classes of the scene classification (SCL) of Sen2Cor that hide the ground or spoil its colour: cloud shadow, medium
 #: and high probability of cloud, thin cirrus.
 CLOUDY: Final = (3, 8, 9, 10)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ground:
+    """Where a scene lies."""
+
+    crs: CRS
+    #: Edges [unit of the CRS].
+    left: float
+    bottom: float
+    right: float
+    top: float
+    #: Middle [deg].
+    longitude: float
+    latitude: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +93,40 @@ def patch_places(
         rng = np.random.default_rng([seed, *name.encode()])
         chosen = np.sort(rng.choice(total, count, replace=False))
     return np.stack([heights[chosen // len(widths)], widths[chosen % len(widths)]], axis=1)
+
+
+def sees_ground_of(places: npt.NDArray[np.int64], side: int, ground: Ground, other: Ground) -> npt.NDArray[np.bool_]:
+    """Which squares share ground with another scene; in another CRS also those that only come near it.
+
+    Parameters
+    ----------
+    places : ndarray of int, shape (n, 2)
+        Corners of the squares in the scene at ``ground`` [10 m pixels].
+    side : int
+        Of the squares [10 m pixels].
+    ground, other : Ground
+        The scene of the squares, and the other one.
+    """
+    if not _are_near(ground, other):
+        return np.zeros(len(places), bool)
+    x = ground.left + 10.0 * (places[:, 1] + side / 2)
+    y = ground.top - 10.0 * (places[:, 0] + side / 2)
+    reach = 10.0 * side / 2
+    if ground.crs != other.crs:
+        x, y = Transformer.from_crs(ground.crs, other.crs, always_xy=True).transform(x, y)
+        # The square is turned there by an angle nobody needs to know, and a little longer or shorter.
+        reach *= 1.01 * math.sqrt(2)
+    across = (x + reach > other.left) & (x - reach < other.right)
+    return np.asarray(across & (y + reach > other.bottom) & (y - reach < other.top))
+
+
+def _are_near(one: Ground, other: Ground) -> bool:
+    """Whether two scenes may touch; far away from its zone a projection gives any number."""
+    a, b = (np.radians((ground.longitude, ground.latitude)) for ground in (one, other))
+    arc = np.sin((a[1] - b[1]) / 2) ** 2 + np.cos(a[1]) * np.cos(b[1]) * np.sin((a[0] - b[0]) / 2) ** 2
+    diagonals = sum(math.hypot(ground.right - ground.left, ground.top - ground.bottom) for ground in (one, other))
+    # 1.1: metres of a projection are not quite those of the sphere. 5000 m: small scenes beside each other.
+    return bool(2 * 6_371_000 * np.arcsin(np.sqrt(min(arc, 1.0))) < 1.1 * diagonals / 2 + 5000)
 
 
 def why_rejected(bands: Mapping[str, npt.NDArray[Any]], cloudy: npt.NDArray[np.bool_] | None, kept: PatchFilter) -> str:

@@ -26,6 +26,8 @@ torch=$("$PYTHON" -c 'import torch; print(torch.__version__)' 2>/dev/null) \
 compiler=${CXX:-c++}
 command -v "$compiler" >/dev/null || die "there is no C++ compiler. On Debian: apt-get install g++"
 command -v make >/dev/null || die "there is no make. On Debian: apt-get install make"
+[ -f "$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h" ] \
+  || die "$PYTHON has no Python.h. On Debian: apt-get install python3-dev"
 kind=gloo
 if [ "${HOROVOD_MPI:-0}" = 1 ]; then
   command -v mpicxx >/dev/null || die "HOROVOD_MPI=1 needs MPI. On Debian: apt-get install libopenmpi-dev openmpi-bin"
@@ -67,9 +69,10 @@ if [ -z "$wheel" ] || [ "${REBUILD:-0}" = 1 ]; then
   grep -q "else 'Release'" "$source/setup.py" || die "the release build did not apply; is this Horovod $VERSION?"
 
   if ! command -v cmake >/dev/null; then
-    "$PYTHON" -m venv "$work/cmake" && "$work/cmake/bin/python" -m pip --quiet install cmake \
+    # Beside the build, not into the environment of $PYTHON; a venv would need Debian's python3-venv.
+    pip install --target "$work/cmake" cmake \
       || die "there is no cmake, and none can be had from the package index. On Debian: apt-get install cmake"
-    export PATH=$work/cmake/bin:$PATH
+    export PATH=$work/cmake/cmake/data/bin:$PATH
   fi
   # The Gloo that Horovod carries asks for cmake 2.8.12, which cmake >= 4 refuses.
   export CMAKE_POLICY_VERSION_MINIMUM=3.5
@@ -82,14 +85,22 @@ if [ -z "$wheel" ] || [ "${REBUILD:-0}" = 1 ]; then
   if [ "${HOROVOD_MPI:-0}" = 1 ]; then export HOROVOD_WITH_MPI=1; else export HOROVOD_WITHOUT_MPI=1; fi
   if [ "${HOROVOD_CUDA:-0}" = 1 ]; then export HOROVOD_GPU_OPERATIONS=NCCL; fi
 
-  echo "build_horovod: building for torch $torch ($kind, $JOBS compilers), minutes; log: $store/build.log" >&2
-  "$PYTHON" -m pip wheel -v --use-pep517 --no-build-isolation --no-deps -w "$work/out" "$source" >"$store/build.log" 2>&1 \
-    || { tail -30 "$store/build.log" >&2; die "the build failed; see $store/build.log"; }
+  # The name has host and process in it, and the wheel gets its own only when whole: others may build or look at the
+  # same time, on another node even.
+  part=$(mktemp "$store/$(hostname).XXXXXX")
+  trap 'rm -rf "$work" "$part"' EXIT
+  log=$store/build-$(basename "$part").log
+  echo "build_horovod: building for torch $torch ($kind, $JOBS compilers), minutes; log: $log" >&2
+  SECONDS=0
+  "$PYTHON" -m pip wheel -v --use-pep517 --no-build-isolation --no-deps -w "$work/out" "$source" >"$log" 2>&1 \
+    || { tail -30 "$log" >&2; die "the build failed; see $log"; }
   built=$(find "$work/out" -name 'horovod-*.whl')
-  # Under its name only when whole: others may build or look at the same time.
-  cp "$built" "$store/$$.part"
+  cp "$built" "$part"
+  chmod 644 "$part" # mktemp's files are for their owner only
   wheel=$store/$(basename "$built")
-  mv "$store/$$.part" "$wheel"
+  mv "$part" "$wheel"
+  mv "$log" "$store/build.log"
+  echo "build_horovod: built in $SECONDS s, $(stat -c %s "$wheel") bytes" >&2
 fi
 pip install cloudpickle psutil pyyaml 'cffi>=1.4' packaging
 pip install --no-deps --force-reinstall --no-index "$wheel"

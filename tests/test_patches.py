@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from pyproj import CRS, Transformer
 
 from eosr.errors import GridError
-from eosr.patches import PatchFilter, patch_places, why_rejected
+from eosr.patches import Ground, PatchFilter, patch_places, sees_ground_of, why_rejected
 
 WHERE = {"patch": 36, "margin": 36, "seed": 3, "name": "scene"}
 
@@ -43,6 +44,41 @@ def test_a_scene_smaller_than_a_patch_with_its_margin_is_refused():
         GridError, match=r"scene has 300 x 102 pixels of 10 m, a patch with its margin 108\. Give a smaller"
     ):
         patch_places(300, 102, count=5, **WHERE)
+
+
+def ground(left, top, *, side=6000.0, zone=32):
+    """A square of some kilometres in a zone of UTM [m]."""
+    crs = CRS.from_epsg(32600 + zone)
+    middle = Transformer.from_crs(crs, 4326, always_xy=True).transform(left + side / 2, top - side / 2)
+    return Ground(
+        crs=crs, left=left, right=left + side, top=top, bottom=top - side, longitude=middle[0], latitude=middle[1]
+    )
+
+
+def test_squares_see_the_ground_of_a_scene_that_they_share_a_pixel_with():
+    """Squares of 1000 m; the other scene begins 3000 m to the east and 2000 m further south."""
+    places = np.array([[0, 0], [0, 200], [200, 194], [200, 200], [200, 206], [102, 206], [100, 300], [500, 300]])
+    mine, other = ground(600000, 5000000), ground(603000, 4998000)
+    seen = sees_ground_of(places, 100, mine, other)
+    assert seen.tolist() == [False, False, False, False, True, True, False, True]
+
+
+def test_scenes_of_neighbouring_zones_see_each_other_and_far_ones_do_not():
+    """The seam of zones 32 and 33 lies at 12 degrees east: one place has coordinates in both."""
+    mine = ground(730000, 5000000, side=12000)
+    left, top = Transformer.from_crs(32632, 32633, always_xy=True).transform(730000, 5000000)
+    places = np.stack(np.meshgrid(range(0, 1140, 60), range(0, 1140, 60), indexing="ij"), -1).reshape(-1, 2)
+    seen = sees_ground_of(places, 60, mine, ground(left + 6000, top, side=12000, zone=33))
+    # By every corner of every pixel, the long way.
+    to_other = Transformer.from_crs(32632, 32633, always_xy=True)
+    other = ground(left + 6000, top, side=12000, zone=33)
+    for (row, column), found in zip(places, seen, strict=True):
+        x, y = np.meshgrid(730000 + 10 * (column + np.arange(61)), 5000000 - 10 * (row + np.arange(61)))
+        x, y = to_other.transform(x, y)
+        true = ((x > other.left) & (x < other.right) & (y > other.bottom) & (y < other.top)).any()
+        assert found or not true, "none is overlooked"
+    assert 0.3 < seen.mean() < 0.7
+    assert not sees_ground_of(places, 60, mine, ground(left, top, zone=3)).any(), "the same numbers, 180 degrees away"
 
 
 def bands(**changes):

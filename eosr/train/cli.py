@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,9 @@ from eosr.errors import EosrError, RankLostError, SharedError
 
 if TYPE_CHECKING:
     from eosr.train.communicator import Communicator
+
+#: Seconds in which rank 0 has surely said what is wrong.
+_LEAVE_TO_SPEAK = 5.0
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -49,17 +53,28 @@ def _add_sample(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     )
     sample.add_argument("--collection", default="sentinel-2-c1-l2a", help="default: %(default)s")
     sample.add_argument("--year", type=int, default=2023, help="default: %(default)s")
+    sample.add_argument(
+        "--max-cloud", type=float, default=5.0, help="largest cloud cover of an image [%%] (default: %(default)s)"
+    )
+    sample.add_argument("--csv", action="store_true", help="print a table of the tiles instead of sources")
     sample.set_defaults(call=_sample)
 
 
 def _sample(options: argparse.Namespace) -> int:
-    from eosr.sampling import preset, sample_tiles, to_toml
+    from eosr.sampling import preset, sample_tiles, to_csv, to_toml
 
     if options.preset:
         tiles = preset(options.preset)
     else:
         tiles = sample_tiles(options.count, validation=options.validation, seed=options.seed)
-    print(to_toml(tiles, options.url, collection=options.collection, year=options.year))
+    if options.csv:
+        print(to_csv(tiles), end="")
+        return 0
+    print(
+        to_toml(
+            tiles, options.url, collection=options.collection, year=options.year, max_cloud_cover=options.max_cloud
+        )
+    )  # fmt: skip
     return 0
 
 
@@ -78,7 +93,7 @@ def _prepare(options: argparse.Namespace) -> int:
     from eosr.train.store import PatchStore
 
     config = load_prepare_config(options.config)
-    with _bar(True, "scenes") as progress:
+    with _bar(True, "patches") as progress:
         path = prepare(config, options.out, progress=progress)
     store = PatchStore(path)
     _tell(f"{len(store)} patches of {len(store.scenes)} scenes; {len(store.validation_scenes)} kept out for validation")
@@ -107,11 +122,21 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 def _run(options: argparse.Namespace) -> int:
     # Imported here: `eosr-train --help` needs no torch.
     from eosr.train.meeting import choose
+    from eosr.train.rendezvous import find_place
     from eosr.train.signals import StopSignals
 
     # From here on a signal waits for the first step: reading the data takes a while.
     with StopSignals():
-        return _run_noticed(options, choose(options.communicator))
+        try:
+            communicator = choose(options.communicator)
+        except SharedError:
+            # The ranks have not met, but each of them finds the same: one of them says it, and before the others leave,
+            # because a launcher ends the rest with the first.
+            if find_place(os.environ).rank:
+                time.sleep(_LEAVE_TO_SPEAK)
+                return 1
+            raise
+        return _run_noticed(options, communicator)
 
 
 def _run_noticed(options: argparse.Namespace, communicator: Communicator) -> int:

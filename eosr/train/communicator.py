@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from eosr.errors import EosrError, RankLostError, SharedError
+from eosr.errors import EosrError, RankLostError, SharedError, first_line
 
 
 class Communicator(Protocol):
@@ -77,17 +77,18 @@ class Alone:
         """Return."""
 
 
-def by_kind(tensors: Sequence[Tensor], work: Callable[[Tensor], Tensor]) -> None:
+def by_kind(tensors: Sequence[Tensor], work: Callable[[Tensor], Tensor], *, on_card: bool = True) -> None:
     """Do ``work`` once per type and device, on all such tensors laid end to end; its answer replaces them.
 
-    One message of everything costs one latency; one per tensor costs as many as there are layers.
+    One message of everything costs one latency; one per tensor costs as many as there are layers. Without ``on_card``
+    ``work`` is handed memory of the host: not every library can move that of a card.
     """
     groups: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
     for tensor in tensors:
         groups.setdefault((tensor.dtype, tensor.device), []).append(tensor)
     for group in groups.values():
-        flat = work(torch.cat([tensor.detach().reshape(-1) for tensor in group]))
-        parts = flat.split([tensor.numel() for tensor in group])
+        flat = torch.cat([tensor.detach().reshape(-1) for tensor in group])
+        parts = work(flat if on_card else flat.cpu()).split([tensor.numel() for tensor in group])
         with torch.no_grad():
             for tensor, part in zip(group, parts, strict=True):
                 tensor.copy_(part.reshape(tensor.shape))
@@ -95,7 +96,7 @@ def by_kind(tensors: Sequence[Tensor], work: Callable[[Tensor], Tensor]) -> None
 
 def lost(error: BaseException, timeout: float) -> RankLostError:
     """Return the error for a rank that is gone, with what the library said."""
-    said = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+    said = first_line(error)[:120]
     return RankLostError(
         f"another rank is gone, or did not answer for {timeout:.0f} s ({said}). Look at what the others said; the same "
         "command goes on from the last state."
@@ -107,9 +108,11 @@ def leave(communicator: Communicator, status: int) -> int:
 
     Gloo's and autograd's threads outlive the interpreter, and now and then one of them aborts the process at its exit
     ("terminate called without an active exception"; seen in a third of short runs of torch 2.13 with two ranks): a
-    launcher then calls a run failed that is not. All is written and told by then.
+    launcher then calls a run failed that is not. All is written and told by then; if another rank is gone,
+    that one says why.
     """
-    communicator.close()
+    with suppress(RankLostError):
+        communicator.close()
     if communicator.size == 1:
         return status
     sys.stdout.flush()

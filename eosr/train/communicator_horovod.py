@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import threading
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -13,10 +12,11 @@ import horovod
 import horovod.torch as hvd
 from horovod.common.exceptions import HorovodInternalError
 from torch import Tensor
+from torch.distributed import Store  # type: ignore[attr-defined]  # public, but not in torch's __all__
 
-from eosr.errors import RankLostError
+from eosr.errors import SharedError
 from eosr.train.communicator import by_kind, lost
-from eosr.train.rendezvous import Place, address_of
+from eosr.train.rendezvous import Place, address_of, meet
 
 _T = TypeVar("_T")
 
@@ -29,33 +29,37 @@ class Horovod:
         os.environ.setdefault("HOROVOD_STALL_CHECK_TIME_SECONDS", str(max(1, int(timeout / 2))))
         os.environ.setdefault("HOROVOD_STALL_SHUTDOWN_TIME_SECONDS", str(max(2, int(timeout))))
         os.environ.setdefault("HOROVOD_GLOO_TIMEOUT_SECONDS", str(max(2, int(timeout))))
+        if place.launcher == "mpirun" and not hvd.mpi_built():
+            raise _without_mpi(place)
+        if not place.per_host:
+            raise SharedError(
+                "Horovod under torchrun needs the same number of ranks on every host. Give every torchrun the same "
+                "--nproc-per-node, or eosr-train --communicator torch."
+            )
         self._server: Any = None
+        self._store: Store | None = None
         if place.launcher in ("srun", "torchrun"):
-            self._server = _meet(place, timeout)
+            self._store = meet(place, timeout)
+            self._server = _serve(place, self._store)
         self._timeout = timeout
-        self._lost(hvd.init)
+        try:
+            self._lost(hvd.init)
+        except ValueError as error:  # "Horovod initialization failed"
+            raise lost(error, timeout) from error
         self.rank, self.size, self.local_rank = hvd.rank(), hvd.size(), hvd.local_rank()
+        if self.size != place.size:
+            raise _without_mpi(place)
         how = "NCCL" if hvd.nccl_built() else "MPI" if hvd.mpi_enabled() else "Gloo"
         self._on_card = bool(hvd.nccl_built())
         self.name = f"Horovod {horovod.__version__} ({how})"
 
     def average(self, tensors: Sequence[Tensor]) -> None:
         """See `Communicator`."""
-
-        def mean(flat: Tensor) -> Tensor:
-            here = flat if self._on_card else flat.cpu()  # a build without NCCL moves memory of the host only
-            return hvd.allreduce(here, op=hvd.Average, name="eosr.average").to(flat.device)
-
-        self._lost(lambda: by_kind(tensors, mean))
+        self._by_kind(tensors, lambda flat: hvd.allreduce(flat, op=hvd.Average, name="eosr.average"))
 
     def broadcast(self, tensors: Sequence[Tensor]) -> None:
         """See `Communicator`."""
-
-        def of_chief(flat: Tensor) -> Tensor:
-            here = flat if self._on_card else flat.cpu()
-            return hvd.broadcast(here, 0, name="eosr.broadcast").to(flat.device)
-
-        self._lost(lambda: by_kind(tensors, of_chief))
+        self._by_kind(tensors, lambda flat: hvd.broadcast(flat, 0, name="eosr.broadcast"))
 
     def gather(self, value: str) -> list[str]:
         """See `Communicator`."""
@@ -72,6 +76,10 @@ class Horovod:
         if self._server is not None:
             self._server.shutdown()
 
+    def _by_kind(self, tensors: Sequence[Tensor], work: Callable[[Tensor], Tensor]) -> None:
+        # A build without NCCL moves memory of the host only.
+        by_kind(tensors, lambda flat: self._lost(lambda: work(flat)), on_card=self._on_card)
+
     def _lost(self, work: Callable[[], _T]) -> _T:
         try:
             return work()
@@ -79,18 +87,25 @@ class Horovod:
             raise lost(error, self._timeout) from error
 
 
-def _meet(place: Place, timeout: float) -> Any:
-    """Serve (rank 0) or find Horovod's rendezvous, and tell Horovod what horovodrun would have told it.
+def _without_mpi(place: Place) -> SharedError:
+    # Each process would go on as if it were the only one, and all write to one folder.
+    return SharedError(
+        f"{place.launcher} started {place.size} processes, which this build of Horovod cannot join: it has no MPI, or "
+        "another one. Build it with HOROVOD_MPI=1 hpc/build_horovod.sh, or start the ranks with horovodrun, torchrun "
+        "or srun."
+    )
 
-    torchrun's own port is taken, so the next one is used.
+
+def _serve(place: Place, store: Store) -> Any:
+    """Serve Horovod's rendezvous on rank 0, and tell Horovod on every rank what horovodrun would have told it.
+
+    Returns the server on rank 0, else None.
     """
     from horovod.runner.http.http_server import RendezvousHandler, RendezvousHTTPServer
 
-    address, port = address_of(place.host), place.port + (1 if place.launcher == "torchrun" else 0)
     server = None
     if place.rank == 0:
-        RendezvousHTTPServer.allow_reuse_address = True
-        server = RendezvousHTTPServer(("", port), RendezvousHandler, 0)
+        server = RendezvousHTTPServer(("", 0), RendezvousHandler, 0)
         server.daemon_threads = True
         server.init([])
         # How many of each scope will say that they are done; horovodrun derives it from its list of slots.
@@ -98,31 +113,14 @@ def _meet(place: Place, timeout: float) -> Any:
         for local in range(max(place.per_host)):
             server.scope_size[f"cross_{local}"] = sum(count > local for count in place.per_host)
         threading.Thread(target=server.serve_forever, daemon=True).start()
-    else:
-        _wait_for(address, port, timeout)
+        store.set("horovod", str(server.server_address[1]))
     os.environ.update(
-        HOROVOD_CONTROLLER="gloo", HOROVOD_CPU_OPERATIONS="gloo", HOROVOD_GLOO_RENDEZVOUS_ADDR=address,
-        HOROVOD_GLOO_RENDEZVOUS_PORT=str(port),
+        HOROVOD_CONTROLLER="gloo", HOROVOD_CPU_OPERATIONS="gloo",
+        HOROVOD_GLOO_RENDEZVOUS_ADDR=address_of(place.host),
+        HOROVOD_GLOO_RENDEZVOUS_PORT=store.get("horovod").decode(),
         HOROVOD_HOSTNAME=os.environ.get("SLURMD_NODENAME") or socket.gethostname(),
         HOROVOD_RANK=str(place.rank), HOROVOD_SIZE=str(place.size), HOROVOD_LOCAL_RANK=str(place.local_rank),
         HOROVOD_LOCAL_SIZE=str(place.local_size), HOROVOD_CROSS_RANK=str(place.cross_rank),
         HOROVOD_CROSS_SIZE=str(place.cross_size),
     )  # fmt: skip
     return server
-
-
-def _wait_for(address: str, port: int, timeout: float) -> None:
-    """Wait until rank 0 listens: Horovod's client gives up at the first refused connection."""
-    end = time.monotonic() + timeout
-    while True:
-        try:
-            socket.create_connection((address, port), 2).close()
-        except OSError:
-            if time.monotonic() > end:
-                raise RankLostError(
-                    f"rank 0 does not listen at {address}:{port} after {timeout:.0f} s. Look at what it said; another "
-                    "port can be given with EOSR_MASTER_PORT."
-                ) from None
-            time.sleep(0.1)
-        else:
-            return

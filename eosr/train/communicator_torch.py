@@ -10,47 +10,49 @@ import torch
 from torch import Tensor, distributed
 
 from eosr.train.communicator import by_kind, lost
-from eosr.train.rendezvous import Place, address_of
+from eosr.train.rendezvous import Place, meet, total
 
 _T = TypeVar("_T")
 
 
 class TorchDistributed:
-    """Ranks that meet at MASTER_ADDR, or under srun at rank 0's host."""
+    """Ranks of torchrun and srun."""
 
     def __init__(self, place: Place, timeout: float) -> None:
         self.rank, self.size, self.local_rank = place.rank, place.size, place.local_rank
         self._timeout = timeout
-        cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        self._store = meet(place, timeout)
+        # NCCL only if every rank has a card of its own, by which device_of goes too; all must come to one answer.
+        cards = torch.cuda.device_count() if torch.cuda.is_available() and distributed.is_nccl_available() else 0
+        has_card = int(place.local_rank < cards)
+        having = self._lost(lambda: total(self._store, "cards", has_card, size=place.size, timeout=timeout))
+        self._on_card = having == place.size
         # Texts and CPU tensors go by Gloo whatever else there is.
-        backend = "cpu:gloo,cuda:nccl" if place.local_rank < cards and distributed.is_nccl_available() else "gloo"
-        self.name = f"torch.distributed ({'NCCL' if 'nccl' in backend else 'Gloo'})"
-        # torchrun tells torch by variables; srun does not.
-        meeting = f"tcp://{address_of(place.host)}:{place.port}" if place.launcher == "srun" else None
+        backend = "cpu:gloo,cuda:nccl" if self._on_card else "gloo"
+        self.name = f"torch.distributed ({'NCCL' if self._on_card else 'Gloo'})"
         self._lost(
             lambda: distributed.init_process_group(
-                backend, init_method=meeting,
-                rank=place.rank, world_size=place.size, timeout=timedelta(seconds=timeout),
+                backend, store=self._store, rank=place.rank, world_size=place.size, timeout=timedelta(seconds=timeout)
             )
-        )  # fmt: skip
+        )
 
     def average(self, tensors: Sequence[Tensor]) -> None:
         """See `Communicator`."""
 
         def mean(flat: Tensor) -> Tensor:
-            distributed.all_reduce(flat)
+            self._lost(lambda: distributed.all_reduce(flat))
             return flat.div_(self.size)
 
-        self._lost(lambda: by_kind(tensors, mean))
+        by_kind(tensors, mean, on_card=self._on_card)
 
     def broadcast(self, tensors: Sequence[Tensor]) -> None:
         """See `Communicator`."""
 
         def of_chief(flat: Tensor) -> Tensor:
-            distributed.broadcast(flat, 0)
+            self._lost(lambda: distributed.broadcast(flat, 0))
             return flat
 
-        self._lost(lambda: by_kind(tensors, of_chief))
+        by_kind(tensors, of_chief, on_card=self._on_card)
 
     def gather(self, value: str) -> list[str]:
         """See `Communicator`."""

@@ -7,13 +7,16 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import Final
 
-from eosr.errors import TrainingError
+from eosr.errors import SharedError
 from eosr.train.communicator import Alone, Communicator
 from eosr.train.rendezvous import Place, find_place
 
 #: Seconds that a rank waits for the others, if EOSR_RANK_TIMEOUT does not say otherwise. Ranks wait for each other
-#: while rank 0 writes a state, and while the others score a larger share of the scenes.
+#: while rank 0 writes a state, and while others score a larger share of the scenes: too short a wait ends a sound run,
+#: too long a one keeps the cards of a broken one.
 TIMEOUT: Final = 300.0
+#: A year; longer ones do not fit the libraries' numbers.
+_LONGEST: Final = 3.2e7
 NAMES: Final = ("auto", "alone", "horovod", "torch")
 
 
@@ -30,15 +33,17 @@ def choose(name: str = "auto", environ: Mapping[str, str] | None = None) -> Comm
 
     Raises
     ------
+    SharedError
+        If the name is unknown, Horovod is asked for and not installed, or the launcher's ranks cannot be joined so: the
+        ranks have not met, but each of them finds the same.
     TrainingError
-        If the name is unknown, Horovod is asked for and not installed, or the launcher's variables contradict
-        themselves.
+        If the launcher's variables contradict themselves, or rank 0 cannot be reached from here.
     RankLostError
         If the others do not come within EOSR_RANK_TIMEOUT seconds.
     """
     environ = os.environ if environ is None else environ
     if name not in NAMES:
-        raise TrainingError(f"communicator {name!r} is unknown. Give {', '.join(NAMES)}.")
+        raise SharedError(f"communicator {name!r} is unknown. Give {', '.join(NAMES)}.")
     place = find_place(environ)
     if name == "alone" or place.size == 1:
         return Alone()
@@ -55,7 +60,7 @@ def choose(name: str = "auto", environ: Mapping[str, str] | None = None) -> Comm
 
 def _horovod(place: Place, timeout: float, installed: bool) -> Communicator:
     if not installed:
-        raise TrainingError(
+        raise SharedError(
             f"the ranks of {place.launcher} meet by Horovod, which is not installed. Build it (make horovod, or "
             "hpc/build_horovod.sh), or give --communicator torch under torchrun or srun."
         )
@@ -67,7 +72,7 @@ def _horovod(place: Place, timeout: float, installed: bool) -> Communicator:
 
 def _torch_distributed(place: Place, timeout: float) -> Communicator:
     if place.launcher in ("horovodrun", "mpirun"):
-        raise TrainingError(
+        raise SharedError(
             f"{place.launcher} does not tell its ranks where to meet without Horovod. Start them with torchrun or "
             "srun, or give --communicator horovod."
         )
@@ -81,7 +86,7 @@ def timeout_of(environ: Mapping[str, str]) -> float:
 
     Raises
     ------
-    TrainingError
+    SharedError
         If it is no positive number.
     """
     text = environ.get("EOSR_RANK_TIMEOUT", str(TIMEOUT))
@@ -89,6 +94,6 @@ def timeout_of(environ: Mapping[str, str]) -> float:
         value = float(text)
     except ValueError:
         value = 0.0
-    if not value > 0:
-        raise TrainingError(f"EOSR_RANK_TIMEOUT = {text!r} is no number of seconds. Give e.g. 300.")
+    if not 0 < value < _LONGEST:
+        raise SharedError(f"EOSR_RANK_TIMEOUT = {text!r} is no number of seconds. Give e.g. 300.")
     return value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,8 +46,20 @@ class SourceConfig:
     alternate: str = ""
     #: ``stac``: largest number of items, the least cloudy ones; 0: all.
     limit: int = 0
-    #: As in `eosr.open_stac`.
+    #: ``stac``, ``safe``: as in `eosr.open_stac`.
     offset: str = "auto"
+    #: ``safe``: folder in which images are kept decoded, as in `eosr.open_safe`.
+    stage: str = ""
+    #: Whether it is an error that nothing matches.
+    needed: bool = True
+
+
+#: Keys that a kind of source can do without, and so must: a key that does nothing is a mistake.
+_ONLY_FOR: Final = {
+    "stac": {"collection", "bbox", "datetime", "tile", "max_cloud_cover", "engine", "alternate", "limit", "offset"},
+    "safe": {"offset", "stage"},
+    "cube": set[str](),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +76,8 @@ class PrepareConfig:
     margin: int = 36
     #: Places drawn per scene; 0: cores side by side all over it.
     per_scene: int = 500
+    #: Fewer patches than this in all are an error.
+    least: int = 1
     #: Take L1C and L2A scenes into one store.
     mixed_levels: bool = False
     filter: PatchFilter = field(default_factory=PatchFilter)
@@ -72,7 +86,7 @@ class PrepareConfig:
 
 
 #: What a patch nests in: 36 pixels of 10 m are one pixel of 60 m degraded by 6.
-_NESTED: Final = 6 * PHASE
+NESTED: Final = 6 * PHASE
 
 
 def load_prepare_config(path: Path) -> PrepareConfig:
@@ -105,26 +119,40 @@ def load_prepare_config(path: Path) -> PrepareConfig:
 
 
 def _check(config: PrepareConfig, where: str) -> None:
-    for key, value, least in (("patch", config.patch, _NESTED), ("margin", config.margin, 0)):
-        if value < least or value % _NESTED:
+    if not config.name or config.name != Path(config.name).name or config.name.startswith("."):
+        raise TrainingError(f"{where}: name = {config.name!r} cannot name a folder. Give a word, e.g. 'europe'.")
+    for key, value, least in (("patch", config.patch, NESTED), ("margin", config.margin, 0)):
+        if value < least or value % NESTED:
             raise TrainingError(
-                f"{where}: {key} = {value} is no multiple of {_NESTED} pixels of 10 m, so its degraded 60 m pixels "
-                f"would not be whole. Give {max(least, round(value / _NESTED) * _NESTED)}."
+                f"{where}: {key} = {value} is no multiple of {NESTED} pixels of 10 m, so its degraded 60 m pixels "
+                f"would not be whole. Give {max(least, round(value / NESTED) * NESTED)}."
             )
-    if config.per_scene < 0 or config.seed < 0:
-        raise TrainingError(f"{where}: per_scene and seed must be 0 or more. Correct that line.")
+    for key in ("per_scene", "seed", "least"):
+        if getattr(config, key) < 0:
+            raise TrainingError(f"{where}: {key} = {getattr(config, key)} is below 0. Correct that line.")
     shares = {f"[filter] {key}": getattr(config.filter, key) for key in ("nodata", "saturated", "cloud")}
     for key, share in (shares | {"[split] validation": config.split.validation}).items():
         if not 0 <= share <= 1:
             raise TrainingError(f"{where}: {key} = {share} is no share. Give a number from 0 to 1.")
     if config.split.by not in ("scene", "geography"):
         raise TrainingError(f"{where} [split]: by = {config.split.by!r} is unknown. Give 'scene' or 'geography'.")
-    if config.split.size < _NESTED or not 0 < config.split.degrees <= 90:
-        raise TrainingError(f"{where} [split]: size must be {_NESTED} or more, degrees above 0 and at most 90.")
+    if config.split.size < NESTED or not 0 < config.split.degrees <= 90:
+        raise TrainingError(f"{where} [split]: size must be {NESTED} or more, degrees above 0 and at most 90.")
     for number, one in enumerate(config.source, 1):
-        if one.kind not in ("stac", "safe", "cube"):
-            raise TrainingError(
-                f"{where} [[source]] {number}: kind = {one.kind!r} is unknown. Give 'stac', 'safe' or 'cube'."
-            )
-        if not one.paths:
-            raise TrainingError(f"{where} [[source]] {number}: paths is empty. Name what to open.")
+        _check_source(one, f"{where} [[source]] {number}")
+
+
+def _check_source(source: SourceConfig, where: str) -> None:
+    if source.kind not in _ONLY_FOR:
+        raise TrainingError(f"{where}: kind = {source.kind!r} is unknown. Give 'stac', 'safe' or 'cube'.")
+    if not source.paths:
+        raise TrainingError(f"{where}: paths is empty. Name what to open.")
+    plain = SourceConfig(kind=source.kind, paths=source.paths)
+    given = {one.name for one in fields(source) if getattr(source, one.name) != getattr(plain, one.name)}
+    useless = sorted(given - _ONLY_FOR[source.kind] - {"needed"})
+    if useless:
+        raise TrainingError(f"{where}: kind = {source.kind!r} knows no {', '.join(useless)}. Remove the line.")
+    if source.limit < 0:
+        raise TrainingError(f"{where}: limit = {source.limit} is below 0. Give 0 for all.")
+    if source.offset not in ("auto", "none") and not source.offset.removeprefix("-").isdecimal():
+        raise TrainingError(f"{where}: offset = {source.offset!r} is unknown. Give 'auto', 'none' or e.g. '-1000'.")

@@ -114,9 +114,9 @@ def _measured(config: Path, ranks: int, launcher: str, options: ScalingOptions) 
             "the ranks find each other: docs/how-to/train-on-many-processes.md."
         ) from None
     if done.returncode or not out.is_file():
-        words = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
+        words = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()] or ["no words"]
         raise TrainingError(
-            f"{ranks} ranks by {launcher} ended with status {done.returncode}: {words[-1] if words else 'no words'}. "
+            f"{ranks} rank{'s' if ranks > 1 else ''} by {launcher} ended with status {done.returncode}: {words[-1]}. "
             f"Try the same by hand: {' '.join(command)}"
         )
     record = json.loads(out.read_text())

@@ -1,48 +1,42 @@
 """Training patches on disk: one Zarr v3 store that every rank reads straight from, a patch at a time.
 
     NAME.zarr/
-      zarr.json        attributes: format, settings, scenes, checksum; written last
-      scenes/00000/    x10 (n, 4, s, s)  x20 (n, 6, s/2, s/2)  x60 (n, 2, s/6, s/6)  usable (n, s, s)  place (n, 2)
+      zarr.json          attributes: format, settings, scenes, checksum
+      scenes/00000/      the patches of a scene, arrays as `eosr.train.store_shards` makes them
       validation/00000/  the same arrays of one whole scene, n = 1
 
-Pixels are native ones: the trainer degrades what it reads, by an operator of its own choice each time. int16 holds
-10000 x reflectance with the offset applied, -1000 to 32767; `HOLE` where nothing was measured.
+Pixels are native ones: the trainer degrades what it reads, by an operator of its own choice each time.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shutil
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from typing import Any, Final
 
+import dask.array as da
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 import zarr
-from zarr.codecs import BloscCodec
+from dask.delayed import delayed
 
+from eosr.bands import BANDS, BANDS_10M, BANDS_20M, BANDS_60M
 from eosr.degrade import degrade
-from eosr.errors import TrainingError
-from eosr.train.scenes import Scene, as_dataset
+from eosr.errors import TrainingError, first_line
+from eosr.train.scenes import Scene
+from eosr.train.store_shards import FORMAT, HOLE, Arrays, absent_shards, checksum_of, open_arrays, patch_of
 
-#: Version of the layout.
-FORMAT: Final = 1
-#: Value of a pixel that was not measured, or is saturated.
-HOLE: Final = -32768
-#: Patches in one file, which one process writes at once: parallel writers of one file lose data.
-SHARD: Final = 256
 #: Scenes whose arrays stay open.
-_OPEN: Final = 64
-_ARRAYS: Final = ("x10", "x20", "x60", "usable", "place")
-
-Arrays = dict[str, npt.NDArray[Any]]
+_OPEN: Final = 256
+_BANDS_OF: Final = {"x10": BANDS_10M, "x20": BANDS_20M, "x60": BANDS_60M}
+#: What zarr and its codecs raise for a file that is damaged.
+_DAMAGED: Final = (OSError, RuntimeError, ValueError, KeyError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +45,7 @@ class SceneRecord:
 
     name: str
     level: str
+    platform: str
     tile: str
     item_ids: tuple[str, ...]
     #: Offset that was added to the digital numbers [DN].
@@ -62,49 +57,6 @@ class SceneRecord:
     rejected: dict[str, int]
     #: SHA-256 of the pixels.
     checksum: str
-
-
-def new_arrays(folder: Path, count: int, size: tuple[int, int], *, has_60m: bool, shard: int) -> zarr.Group:
-    """Make arrays for ``count`` patches of rows x columns 10 m pixels: filled shard by shard, cut at the end."""
-    shutil.rmtree(folder, ignore_errors=True)
-    group = zarr.open_group(folder, mode="w", zarr_format=3)
-    shapes: dict[str, tuple[tuple[int, ...], str]] = {
-        "x10": ((4, *size), "int16"), "x20": ((6, *(side // 2 for side in size)), "int16"),
-        "usable": (size, "bool"), "place": ((2,), "int64"),
-    }  # fmt: skip
-    if has_60m:
-        shapes["x60"] = ((2, *(side // 6 for side in size)), "int16")
-    for name, (shape, kind) in shapes.items():
-        # One patch is one chunk: it is read without its neighbours.
-        group.create_array(
-            name, shape=(count, *shape), chunks=(1 if name != "place" else shard, *shape), shards=(shard, *shape),
-            dtype=kind, compressors=BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle"), fill_value=0,
-        )  # fmt: skip
-    return group
-
-
-def put(group: zarr.Group, first: int, patches: Sequence[Arrays]) -> None:
-    """Write patches in a row, ``first`` being the start of a shard."""
-    for name in group.array_keys():
-        array: Any = group[name]
-        array[first : first + len(patches)] = np.stack([patch[name] for patch in patches])
-
-
-def cut_to(group: zarr.Group, count: int) -> None:
-    """Leave ``count`` patches."""
-    for name in group.array_keys():
-        array: Any = group[name]
-        array.resize((count, *array.shape[1:]))
-
-
-def checksum_of(patches: Iterator[Arrays]) -> str:
-    """SHA-256 over the pixels of patches, in order."""
-    total = hashlib.sha256()
-    for patch in patches:
-        for name in _ARRAYS:
-            if name in patch:
-                total.update(np.ascontiguousarray(patch[name]).tobytes())
-    return total.hexdigest()
 
 
 class PatchStore:
@@ -128,7 +80,7 @@ class PatchStore:
         self.levels = tuple(sorted({one.level for one in (*self.scenes, *self.validation_scenes)}))
         self._checksum = str(about["checksum"])
         self._ends = np.cumsum([one.patches for one in self.scenes])
-        self._groups: OrderedDict[int, zarr.Group] = OrderedDict()
+        self._open: OrderedDict[int, dict[str, Any]] = OrderedDict()
         self._lock = Lock()
 
     def __len__(self) -> int:
@@ -145,12 +97,12 @@ class PatchStore:
         Raises
         ------
         TrainingError
-            Naming the scene that differs.
+            Naming the first scene that differs, or whose files are missing or damaged.
         """
         for kind, records in (("scenes", self.scenes), ("validation", self.validation_scenes)):
             for number, record in enumerate(records):
-                group = zarr.open_group(self.path / kind / f"{number:05d}", mode="r")
-                if checksum_of(patch_of(group, i) for i in range(record.patches)) != record.checksum:
+                arrays = _arrays(self.path, kind, number, record)
+                if checksum_of(_read(arrays, i, self.path, record) for i in range(record.patches)) != record.checksum:
                     raise TrainingError(
                         f"the patches of {record.name} in {self.path} are not those that were written. Remove the "
                         "store and prepare it again."
@@ -163,26 +115,46 @@ class PatchStore:
         ------
         IndexError
             If there is no such patch.
+        TrainingError
+            If its file is missing or damaged.
         """
-        if not 0 <= index < len(self):
-            raise IndexError(f"{self.path} has {len(self)} patches, none of number {index}")
-        number = int(np.searchsorted(self._ends, index, side="right"))
+        number, place = self._where(index)
         record = self.scenes[number]
-        place = index - (int(self._ends[number - 1]) if number else 0)
-        return _scene(patch_of(self._group(number), place), record, kept_out=False)
+        return _scene(_read(self._arrays(number), place, self.path, record), record, kept_out=False)
 
     def validation(self) -> list[Scene]:
         """Return the scenes kept out, whole, in memory."""
-        groups = [
-            zarr.open_group(self.path / "validation" / f"{number:05d}", mode="r")
-            for number in range(len(self.validation_scenes))
+        return [
+            _scene(_read(_arrays(self.path, "validation", k, one), 0, self.path, one), one, kept_out=True)
+            for k, one in enumerate(self.validation_scenes)
         ]
-        pairs = zip(groups, self.validation_scenes, strict=True)
-        return [_scene(patch_of(group, 0), record, kept_out=True) for group, record in pairs]
 
-    def degraded(self, index: int, factor: int, operator: str = "study") -> xr.Dataset:
-        """Return a patch degraded by Wald's protocol, lazily: what a generator is shown of it."""
-        return degrade(as_dataset(self.scene(index))[0].chunk(), factor, degradation=operator)
+    def degraded(self, indices: int | Sequence[int], factor: int, operator: str = "study") -> xr.Dataset:
+        """Return patches degraded by Wald's protocol [DN], lazily: what a generator is shown of them.
+
+        Parameters
+        ----------
+        indices : int or sequence of int
+            Numbers of the patches.
+        factor : int
+            Pixel-size ratio: 2, 3 or 6.
+        operator : str
+            One of `eosr.degrade.DEGRADATIONS`; the MTF is that of the satellite that took the scene.
+
+        Returns
+        -------
+        Dataset
+            One variable per band, dims (patch, y.., x..), float32, NaN where a hole is within reach of the blur; read
+            when computed.
+
+        Raises
+        ------
+        IndexError
+            If there is no such patch.
+        """
+        numbers = [indices] if isinstance(indices, int) else list(indices)
+        return xr.concat([degrade(self._lazy(k), factor, degradation=operator) for k in numbers], dim="patch",
+                         combine_attrs="drop_conflicts")  # fmt: skip
 
     @cached_property
     def table(self) -> npt.NDArray[Any]:
@@ -190,20 +162,49 @@ class PatchStore:
         rows = np.empty(len(self), dtype=[("scene", "i4"), ("row", "i4"), ("column", "i4")])
         for number, (record, end) in enumerate(zip(self.scenes, self._ends, strict=True)):
             part = slice(int(end) - record.patches, int(end))
-            places: Any = self._group(number)["place"]
+            places = np.asarray(_arrays(self.path, "scenes", number, record)["place"][:])
             rows["scene"][part] = number
-            rows["row"][part], rows["column"][part] = np.asarray(places[:]).T
+            rows["row"][part], rows["column"][part] = places.T
         return rows
 
-    def _group(self, number: int) -> zarr.Group:
+    def _where(self, index: int) -> tuple[int, int]:
+        """Number of the scene, and of the patch in it."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self.path} has {len(self)} patches, none of number {index}")
+        number = int(np.searchsorted(self._ends, index, side="right"))
+        return number, int(index) - (int(self._ends[number - 1]) if number else 0)
+
+    def _arrays(self, number: int) -> dict[str, Any]:
         with self._lock:
-            group = self._groups.pop(number, None)
-            if group is None:
-                group = zarr.open_group(self.path / "scenes" / f"{number:05d}", mode="r")
-            self._groups[number] = group
-            if len(self._groups) > _OPEN:
-                self._groups.popitem(last=False)
-        return group
+            arrays = self._open.pop(number, None)
+            if arrays is None:
+                arrays = _arrays(self.path, "scenes", number, self.scenes[number])
+            self._open[number] = arrays
+            if len(self._open) > _OPEN:
+                self._open.popitem(last=False)
+        return arrays
+
+    def _lazy(self, index: int) -> xr.Dataset:
+        """Return a patch before degrading; a graph that holds names, not this store, so any worker can read it."""
+        number, place = self._where(index)
+        record = self.scenes[number]
+        side = self.patch + 2 * self.margin
+        shown = ("x10", "x20", "x60") if "x60" in self._arrays(number) else ("x10", "x20")
+        read = delayed(_images, pure=True)(str(self.path), number, place, record)
+        bands = {
+            band: ((f"y{gsd}", f"x{gsd}"), da.from_delayed(read[key][k], (10 * side // gsd,) * 2, np.float32))
+            for key in shown
+            for k, (band, gsd) in enumerate((band, BANDS[band].gsd) for band in _BANDS_OF[key])
+        }
+        attrs = {"level": record.level, "platform": record.platform, "radiometric_offset": 0}
+        return xr.Dataset(bands, coords={"patch": index}, attrs=attrs)
+
+
+def _images(path: str, number: int, place: int, record: SceneRecord) -> Arrays:
+    """Bands of a patch, NaN in holes; for workers, who have no store open."""
+    found = _read(_arrays(Path(path), "scenes", number, record), place, Path(path), record)
+    floats = {key: found[key].astype(np.float32) for key in _BANDS_OF if key in found}
+    return {key: np.where(image == HOLE, np.float32(np.nan), image) for key, image in floats.items()}
 
 
 def _attributes(path: Path) -> dict[str, Any]:
@@ -228,10 +229,35 @@ def _record(told: dict[str, Any]) -> SceneRecord:
     return SceneRecord(**values)
 
 
-def patch_of(group: zarr.Group, place: int) -> Arrays:
-    """Read one patch."""
-    arrays: dict[str, Any] = {name: group[name] for name in _ARRAYS if name in group}
-    return {name: np.asarray(array[place]) for name, array in arrays.items()}
+def _arrays(path: Path, kind: str, number: int, record: SceneRecord) -> dict[str, Any]:
+    folder = path / kind / f"{number:05d}"
+    try:
+        arrays = open_arrays(zarr.open_group(folder, mode="r"))
+        lost = absent_shards(folder, arrays) + [
+            name for name in ("x10", "x20", "usable", "place") if name not in arrays
+        ]
+    except _DAMAGED as error:
+        raise _damaged(path, record, error) from error
+    if lost:
+        raise TrainingError(
+            f"{len(lost)} files of {record.name} are missing in {path}, e.g. {kind}/{number:05d}/{lost[0]}: it was "
+            "copied in part, or files were purged. Copy it again, or remove it and prepare it again."
+        )
+    return arrays
+
+
+def _read(arrays: dict[str, Any], place: int, path: Path, record: SceneRecord) -> Arrays:
+    try:
+        return patch_of(arrays, place)
+    except _DAMAGED as error:
+        raise _damaged(path, record, error) from error
+
+
+def _damaged(path: Path, record: SceneRecord, error: Exception) -> TrainingError:
+    return TrainingError(
+        f"the patches of {record.name} in {path} cannot be read ({first_line(error)}). Copy the store again, or "
+        "remove it and prepare it again."
+    )
 
 
 def _scene(patch: Arrays, record: SceneRecord, *, kept_out: bool) -> Scene:

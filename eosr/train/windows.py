@@ -144,6 +144,8 @@ def _blurs(config: WindowConfig, scene: PaddedScene, rng: Generator) -> list[npt
 
 def _degrade_bands(bands: Floats, sigmas: npt.NDArray[np.float64], factor: int, spare: int) -> Floats:
     """Degrade every band by its own blur; the input has ``spare`` extra pixels on each side for it."""
+    if factor == 1:  # guides that are as coarse as the targets already
+        return bands[:, spare : bands.shape[1] - spare, spare : bands.shape[2] - spare]
     result = []
     for band, sigma in zip(bands, sigmas, strict=True):
         taps = kernel_taps(factor, float(sigma))

@@ -2,14 +2,16 @@
 
 import json
 import os
-import shutil
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from slowed import sitecustomize
 from train.made import write_packs
 
 from eosr.nn.weights import load_weights
@@ -21,6 +23,12 @@ HERE = [
     "--nodes=1", "--ntasks-per-node=2", "--ntasks=2", "--cpus-per-task=1", "--gres=none", "--partition=test",
     "--mem=1000",
 ]  # fmt: skip
+#: The warning comes 30 s before the limit or up to 30 s earlier, as Slurm looks at limits twice a minute. So a job has
+#: a minute to start on a busy machine, and runs for a minute and a half at most.
+LIMIT = ["--time=2", "--signal=USR1@30"]
+STEPS = 60
+#: A step takes so long [s] that the first run of a job cannot do all of them within `LIMIT`. See `site`.
+SLOW = str(100 / STEPS)
 CONFIG = """
 name = "mini"
 seed = 11
@@ -41,8 +49,13 @@ operators = [1.0, 0.0, 0.0, 0.0]
 [validation]
 properties = ["synthesis"]
 """
-#: Steps of which a job of a minute, warned early, cannot do all: each waits a little (see `slow`).
-STEPS = 60
+#: Imported by Python on its own. With LATE, ranks begin LATE seconds later; in the first run of a job
+#: with SLOW, windows come SLOW seconds apart.
+SITECUSTOMIZE = sitecustomize(
+    "eosr.train.stream", "Stream.batch", when='not os.environ.get("SLURM_RESTART_COUNT")',
+    # Only in Slurm's ranks, not in what the scripts may start before.
+    first='if "SLURM_STEP_NUM_TASKS" in os.environ:\n    time.sleep(float(os.environ.get("LATE", "0")))',
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -51,173 +64,210 @@ def data(tmp_path_factory):
     return write_packs(tmp_path_factory.mktemp("data"))
 
 
-@pytest.fixture
-def site(tmp_path):
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
     """A file for EOSR_ENV: this Python's programs, and a training that takes as long as a test wants."""
-    slow = tmp_path / "slow"
-    slow.mkdir()
-    # Python imports sitecustomize on its own: windows come only every SLOW seconds.
-    (slow / "sitecustomize.py").write_text(
-        "import os, time, threading\n"
-        "if os.environ.get('SLOW'):\n"
-        "    import importlib.abc, importlib.util, sys\n"
-        "    class Finder(importlib.abc.MetaPathFinder):\n"
-        "        def find_spec(self, name, path, target=None):\n"
-        "            if name != 'eosr.train.stream': return None\n"
-        "            sys.meta_path.remove(self)\n"
-        "            spec = importlib.util.find_spec(name)\n"
-        "            run = spec.loader.exec_module\n"
-        "            def slowed(module):\n"
-        "                run(module)\n"
-        "                batch = module.Stream.batch\n"
-        "                def wait(self, number):\n"
-        "                    time.sleep(float(os.environ['SLOW']))\n"
-        "                    return batch(self, number)\n"
-        "                module.Stream.batch = wait\n"
-        "            spec.loader.exec_module = slowed\n"
-        "            return spec\n"
-        "    sys.meta_path.insert(0, Finder())\n"
-    )
-    site = tmp_path / "site.sh"
-    site.write_text(f"export PATH={Path(sys.executable).parent}:$PATH PYTHONPATH={slow} EOSR_RANK_TIMEOUT=60\n")
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "sitecustomize.py").write_text(SITECUSTOMIZE)
+    site = folder / "site.sh"
+    site.write_text(f"export PATH={Path(sys.executable).parent}:$PATH PYTHONPATH={folder} EOSR_RANK_TIMEOUT=100\n")
     return site
 
 
-def submit(slurm, script, site, *words, options=(), **variables):
-    command = ["sbatch", "--parsable", *HERE, *options, str(ROOT / "hpc" / script), *map(str, words)]
-    done = subprocess.run(
-        command, env=slurm | {"EOSR_ENV": str(site)} | variables, cwd=site.parent, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+class Job:
+    """A submitted job of two ranks, in a folder of its own."""
+
+    def __init__(self, slurm, folder, words, options=(), **variables):
+        self.slurm, self.folder = slurm, folder
+        self.out = folder / "out"
+        command = ["sbatch", "--parsable", *HERE, *options, *map(str, words)]
+        done = subprocess.run(command, env=slurm | variables, cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        self.number = done.stdout.strip()
+
+    @property
+    def log(self):
+        (file,) = self.folder.glob(f"*-{self.number}.*")
+        return file.read_text()
+
+    def shown(self, key="JobState"):
+        command = ["scontrol", "--oneliner", "show", "job", self.number]
+        shown = subprocess.run(command, env=self.slurm, capture_output=True, text=True, check=True)
+        return dict(word.split("=", 1) for word in shown.stdout.split() if "=" in word)[key]
+
+    def end(self, seconds=300):
+        """Wait until it is over, put back into the queue as often as need be, and return its state."""
+        end = time.monotonic() + seconds
+        while (state := self.shown()) in ("PENDING", "RUNNING", "COMPLETING", "REQUEUED", "CONFIGURING"):
+            assert time.monotonic() < end, f"{state} after {seconds} s:\n{self.log}"
+            time.sleep(0.5)
+        return state
+
+    def until_saved(self, seconds=120):
+        end = time.monotonic() + seconds
+        while not (self.out / "state.pt").is_file():
+            assert self.shown() in ("PENDING", "RUNNING", "CONFIGURING"), self.log
+            assert time.monotonic() < end, self.log
+            time.sleep(0.2)
+
+    def weights(self):
+        return load_weights(self.out / "mini.safetensors").generator.state_dict()
 
 
-def state(slurm, job, key="JobState"):
-    shown = subprocess.run(["scontrol", "show", "job", job], env=slurm, capture_output=True, text=True, check=True)
-    return dict(word.split("=", 1) for word in shown.stdout.split() if "=" in word)[key]
-
-
-def wait(slurm, job, *wanted, seconds=600):
-    """Wait for a state; a job that was put back starts after seconds, not after Slurm's two minutes.
-
-    Not at once: within the second in which it ended, its credential still counts as revoked.
-    """
-    end, hastened = time.monotonic() + seconds, "0"
-    while (now := state(slurm, job)) not in wanted:
-        if now == "PENDING" and (restarts := state(slurm, job, "Restarts")) != hastened:
-            hastened = restarts
-            subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now+4"], env=slurm, check=True)
-        assert now not in ("FAILED", "TIMEOUT", "CANCELLED"), now
-        assert time.monotonic() < end, f"{now} after {seconds} s"
-        time.sleep(0.5)
-    return now
-
-
-def log_of(site, job):
-    return (site.parent / f"eosr-train-{job}.log").read_text()
+def submit(slurm, script, site, data, folder, *, steps=STEPS, more="", options=(), **variables):
+    folder.mkdir(exist_ok=True)
+    (folder / "run.toml").write_text(CONFIG.format(steps=steps) + more)
+    # Relative paths: a job that is put back starts in the same folder again.
+    words = (ROOT / "hpc" / script, "run.toml", data, "out")
+    return Job(slurm, folder, words, options, EOSR_ENV=str(site), **variables)
 
 
 @pytest.fixture(scope="module")
-def undisturbed(data, tmp_path_factory):
-    """Weights of the same two ranks, started by torchrun and never stopped."""
-    from train.launch import launch
-
-    folder = tmp_path_factory.mktemp("undisturbed")
-    (folder / "run.toml").write_text(CONFIG.format(steps=STEPS))
-    words = ["run", folder / "run.toml", "--data", data, "--out", folder / "out", "--threads", "1"]
-    done = launch("torchrun", "auto", *words, program=("-m", "eosr.train.cli"))
-    assert done.returncode == 0, done.stderr
-    return load_weights(folder / "out" / "mini.safetensors").generator.state_dict()
+def undisturbed(slurm, site, data, tmp_path_factory):
+    """Weights of a job of two ranks that nothing stopped."""
+    job = submit(slurm, SCRIPTS[0], site, data, tmp_path_factory.mktemp("undisturbed"))
+    assert job.end() == "COMPLETED", job.log
+    assert job.shown("Restarts") == "0"
+    return job.weights()
 
 
-@pytest.mark.timeout(700)
-def test_a_run_longer_than_its_time_limit_is_put_back_goes_on_and_finishes(slurm, site, data, undisturbed, tmp_path):
-    """The limit is a minute, the warning comes 30 s before it or earlier; 60 steps take half a minute at least."""
-    import torch
-
-    (tmp_path / "run.toml").write_text(CONFIG.format(steps=STEPS))
-    limit = ["--time=1", "--signal=USR1@30"]
-    out = tmp_path / "out"
-    job = submit(slurm, SCRIPTS[0], site, tmp_path / "run.toml", data, out, options=limit, SLOW="0.6")
-    wait(slurm, job, "COMPLETED")
-    log = log_of(site, job)
-    assert "stopped by SIGUSR1 after step" in log
-    assert f"not finished yet: job {job} goes back into the queue" in log
-    assert "going on from step" in log
-    assert int(state(slurm, job, "Restarts")) >= 1
-    assert "2 ranks, cpu" in log
-    (line,) = [json.loads(text) for text in (out / "log.jsonl").read_text().splitlines()]
-    assert line["step"] == STEPS
-    weights = load_weights(out / "mini.safetensors").generator.state_dict()
-    for name, tensor in undisturbed.items():
-        torch.testing.assert_close(weights[name], tensor, rtol=0, atol=1e-6, msg=name)
+def assert_same_bits(weights, others):
+    assert weights.keys() == others.keys()
+    assert [name for name in weights if not weights[name].equal(others[name])] == []
 
 
-def test_the_script_of_juwels_trains_too_but_for_what_only_juwels_has(slurm, site, data, tmp_path):
-    """Without its modules, partition and cards. What ends a job at its limit is word for word that of the other one."""
-    (tmp_path / "run.toml").write_text(CONFIG.format(steps=4))
-    job = submit(slurm, SCRIPTS[1], site, tmp_path / "run.toml", data, tmp_path / "out")
-    wait(slurm, job, "COMPLETED")
-    assert "2 ranks, cpu" in log_of(site, job)
-    assert (tmp_path / "out" / "mini.safetensors").is_file()
-    ends = [(ROOT / "hpc" / script).read_text().partition("status=0\n")[2] for script in SCRIPTS]
-    assert ends[0] == ends[1] != ""
-
-
-def test_a_configuration_that_cannot_work_ends_the_job_and_is_not_put_back(slurm, site, data, tmp_path):
-    (tmp_path / "run.toml").write_text(CONFIG.format(steps=4) + "sise = 3\n")
-    job = submit(slurm, SCRIPTS[0], site, tmp_path / "run.toml", data, tmp_path / "out")
-    assert wait(slurm, job, "FAILED", "COMPLETED") == "FAILED"
-    log = log_of(site, job)
-    assert log.count("unknown key sise") == 1
-    assert "the training ended with status 1; it is not put back into the queue" in log
-    assert state(slurm, job, "Restarts") == "0"
-
-
-@pytest.mark.timeout(700)
-def test_a_killed_rank_ends_the_job_and_the_same_line_goes_on(slurm, site, data, undisturbed, tmp_path):
-    import torch
-
-    (tmp_path / "run.toml").write_text(CONFIG.format(steps=STEPS))
-    words = (tmp_path / "run.toml", data, tmp_path / "out")
-    job = submit(slurm, SCRIPTS[0], site, *words, SLOW="0.5")
-    end = time.monotonic() + 120
-    while not (tmp_path / "out" / "state.pt").is_file():
-        assert time.monotonic() < end
-        time.sleep(0.2)
-    ranks = [
-        int(path.name) for path in Path("/proc").iterdir()
-        if path.name.isdecimal() and _is_rank(path, job, "1", str(tmp_path))
+@pytest.mark.long
+def test_runs_longer_than_their_time_limit_are_put_back_go_on_and_finish_in_the_same_weights(
+    slurm, site, data, undisturbed, tmp_path
+):
+    """Both scripts at once; that of JUWELS with its modules and network, and what only JUWELS has overridden."""
+    jobs = [
+        submit(slurm, SCRIPTS[0], site, data, tmp_path / "any-site", options=LIMIT, SLOW=SLOW),
+        submit(
+            slurm, SCRIPTS[1], site, data, tmp_path / "juwels", options=LIMIT, SLOW=SLOW,
+            EOSR_TRAIN_OPTIONS="--communicator torch", SYSTEMNAME="juwelsbooster", EOSR_MASTER_ADDR="127.0.0.1",
+            NCCL_SOCKET_IFNAME="lo", GLOO_SOCKET_IFNAME="lo", HOROVOD_GLOO_IFACE="lo",
+            # A function of bash, as modules are.
+            **{"BASH_FUNC_module%%": "() { echo \"module $*\"; }"},
+        ),
     ]  # fmt: skip
-    os.kill(ranks[0], signal.SIGKILL)
-    assert wait(slurm, job, "FAILED", "COMPLETED", "NODE_FAIL") == "FAILED"
-    assert "it is not put back into the queue" in log_of(site, job)
-    again = submit(slurm, SCRIPTS[0], site, *words)
-    assert wait(slurm, again, "COMPLETED", "FAILED") == "COMPLETED"
-    assert "going on from step" in log_of(site, again)
-    weights = load_weights(tmp_path / "out" / "mini.safetensors").generator.state_dict()
-    for name, tensor in undisturbed.items():
-        torch.testing.assert_close(weights[name], tensor, rtol=0, atol=1e-6, msg=name)
+    for job in jobs:
+        assert job.end() == "COMPLETED", job.log
+        assert int(job.shown("Restarts")) >= 1
+        log = job.log
+        assert "stopped by SIGUSR1 after step" in log
+        assert f"not finished yet: job {job.number} goes back into the queue" in log
+        assert "going on from step" in log
+        assert "2 ranks, cpu" in log
+        (line,) = [json.loads(text) for text in (job.out / "log.jsonl").read_text().splitlines()]
+        assert line["step"] == STEPS
+        assert_same_bits(job.weights(), undisturbed)
+    assert ("Horovod" in jobs[0].log) == (find_spec("horovod") is not None)
+    assert "torch.distributed" in jobs[1].log
+    assert "module load Stages/2025 GCC Python CUDA" in jobs[1].log
 
 
-def _is_rank(process, job, rank, folder):
-    try:
-        environ = dict(part.split("=", 1) for part in (process / "environ").read_text().split("\0") if "=" in part)
-        command = (process / "cmdline").read_text()
-    except (OSError, UnicodeDecodeError):
-        return False
-    own = environ.get("SLURM_JOB_ID") == job and environ.get("SLURM_PROCID") == rank
-    return own and "eosr-train" in command and folder in command
+@pytest.mark.long
+def test_after_a_killed_rank_or_scancel_the_same_line_goes_on_to_the_same_weights(
+    slurm, site, data, undisturbed, tmp_path
+):
+    """A killed rank ends the job with a sentence; a plain scancel sends SIGTERM first, and the state is saved."""
+    jobs = [submit(slurm, SCRIPTS[0], site, data, tmp_path / name, SLOW="0.5") for name in ("killed", "cancelled")]
+    killed, cancelled = jobs
+    for job in jobs:
+        job.until_saved()
+    os.kill(_rank(killed, "1"), signal.SIGKILL)
+    subprocess.run(["scancel", cancelled.number], env=slurm, check=True)
+    assert killed.end() == "FAILED"
+    assert "the training ended with status 137; it is not put back into the queue" in killed.log
+    assert killed.shown("ExitCode") != "0:0"
+    assert cancelled.end() == "CANCELLED"
+    assert "stopped by SIGTERM after step" in cancelled.log
+    assert "goes back into the queue" not in cancelled.log
+    assert [job.shown("Restarts") for job in jobs] == ["0", "0"]
+    for again in [submit(slurm, SCRIPTS[0], site, data, job.folder) for job in jobs]:
+        assert again.end() == "COMPLETED", again.log
+        assert "going on from step" in again.log
+        assert_same_bits(again.weights(), undisturbed)
+
+
+def _rank(job, rank):
+    """Process number of a rank; None before it is there."""
+    for process in Path("/proc").iterdir():
+        try:
+            environ = (process / "environ").read_bytes().split(b"\0")
+            command = (process / "cmdline").read_bytes()
+        except OSError:
+            continue
+        own = {f"SLURM_JOB_ID={job.number}".encode(), f"SLURM_PROCID={rank}".encode()} <= set(environ)
+        # Rank 0's number is also in the environment of the batch shell and of srun.
+        if own and b"eosr-train" in command and command.startswith(os.fsencode(Path(sys.executable).parent)):
+            return int(process.name)
+    return None
+
+
+def test_a_job_that_cannot_get_anywhere_ends_and_is_not_put_back(slurm, site, data, tmp_path):
+    """A typo; and a warning before the first step, while Python starts, which every start might meet again."""
+    typo = submit(slurm, SCRIPTS[0], site, data, tmp_path / "typo", steps=4, more="sise = 3\n")
+    late = submit(slurm, SCRIPTS[0], site, data, tmp_path / "late", steps=4, LATE="60")
+    end = time.monotonic() + 60
+    while (ranks := [rank for rank in "01" if _rank(late, rank)]) != ["0", "1"]:
+        assert time.monotonic() < end, ranks
+        time.sleep(0.2)
+    # As Slurm does before the time limit: to the ranks, not to the shell.
+    subprocess.run(["scancel", "--signal=USR1", late.number], env=slurm, check=True)
+    assert [typo.end(), late.end()] == ["FAILED", "FAILED"]
+    assert typo.log.count("unknown key sise") == 1
+    assert "Traceback" not in typo.log
+    assert "the training ended with status 1; it is not put back into the queue" in typo.log
+    assert "the warning came before a step was done; the job is not put back into the queue" in late.log
+    assert [job.shown("Restarts") for job in (typo, late)] == ["0", "0"]
+
+
+@pytest.mark.long
+def test_the_lines_of_the_notes_for_one_node_without_srun_train(slurm, site, data, tmp_path):
+    launchers = ["torchrun"] + ["horovodrun"] * (find_spec("horovod") is not None)
+    lines = (ROOT / "hpc" / "README.md").read_text().splitlines()
+    jobs = []
+    for launcher in launchers:
+        (line,) = [line for line in lines if line.startswith("sbatch") and f"'{launcher} " in line]
+        folder = tmp_path / launcher
+        folder.mkdir()
+        (folder / "run.toml").write_text(CONFIG.format(steps=4))
+        (folder / "DATA").symlink_to(data)
+        # Its own options, but for the size of the node.
+        words = [word for word in shlex.split(line)[1:] if not word.startswith(("--ntasks", "--cpus"))]
+        jobs.append(Job(slurm, folder, words, PATH=f"{Path(sys.executable).parent}:{slurm['PATH']}"))
+    for launcher, job in zip(launchers, jobs, strict=True):
+        job.out = job.folder / "OUT"
+        assert job.end() == "COMPLETED", job.log
+        assert "2 ranks, cpu" in job.log
+        assert ("Horovod" in job.log) == (launcher == "horovodrun")
+        assert job.weights()
+
+
+def test_both_scripts_end_alike():
+    """What is done about status, weights and requeue is word for word the same."""
+    ends = [(ROOT / "hpc" / script).read_text().partition("# Of when the last state is")[2] for script in SCRIPTS]
+    assert ends[0] == ends[1] != ""
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_missing_arguments_and_a_missing_environment_are_told(script, tmp_path):
-    script = str(ROOT / "hpc" / script)
-    done = subprocess.run(["bash", script, "one"], capture_output=True, text=True)
-    assert (done.returncode, done.stderr.splitlines()[-1][:13]) == (2, "usage: sbatch")
-    bare = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
-    if shutil.which("eosr-train", path=bare["PATH"]):
-        pytest.skip("eosr-train is in the system's own folders here")
-    done = subprocess.run(["bash", script, "a", "b", "c"], env=bare, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert "eosr-train is not on the PATH" in done.stderr
+    def told(*words, **variables):
+        done = subprocess.run(
+            ["/bin/bash", str(ROOT / "hpc" / script), *words],
+            env={"PATH": str(tmp_path)} | variables, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 2
+        return done.stderr
+
+    assert told("one") == f"usage: sbatch hpc/{script} CONFIG DATA OUT\n"
+    assert told("a", "b", "c").startswith("eosr-train is not on the PATH; name what puts it there")
+    nowhere = str(tmp_path / "nowhere")
+    assert told("a", "b", "c", EOSR_ENV=nowhere) == (
+        f"EOSR_ENV={nowhere} is neither a file nor a virtual environment; correct it\n"
+    )
+    (tmp_path / "venv" / "bin").mkdir(parents=True)
+    (tmp_path / "venv" / "bin" / "activate").write_text("echo activated $UNSET >&2\n")
+    assert told("a", "b", "c", EOSR_ENV=str(tmp_path / "venv")).startswith("activated\n")

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -18,6 +19,10 @@ TWO_RANKS = [
     pytest.param("horovodrun", "auto", id="horovodrun", marks=needs_horovod),
     pytest.param("torchrun", "horovod", id="horovod-under-torchrun", marks=needs_horovod),
 ]
+#: The same, Horovod among the long tests: for what was tested of one communicator already.
+LONG_BY_HOROVOD = [
+    TWO_RANKS[0], pytest.param("horovodrun", "auto", id="horovodrun", marks=[needs_horovod, pytest.mark.long])
+]  # fmt: skip
 
 
 def launch(launcher, communicator, *words, program=(str(RANKS),), timeout=120, **variables):
@@ -36,10 +41,7 @@ def launch(launcher, communicator, *words, program=(str(RANKS),), timeout=120, *
         "horovodrun": [str(Path(python).with_name("horovodrun")), "-np", "2", python],
         "alone": [python],
     }[launcher]
-    environ = {
-        key: value for key, value in os.environ.items() if not key.startswith(("HOROVOD_", "SLURM_", "PMI", "OMPI_"))
-    }
-    environ |= {"OMP_NUM_THREADS": "1", "COMMUNICATOR": communicator, "EOSR_RANK_TIMEOUT": "60"} | variables
+    environ = environ_of(communicator, **variables)
     command = [*front, *program, *map(str, words)]
     running = subprocess.Popen(
         command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -51,3 +53,35 @@ def launch(launcher, communicator, *words, program=(str(RANKS),), timeout=120, *
         out, err = running.communicate()
         pytest.fail(f"two ranks of {launcher} hung for {timeout} s:\n{out}\n{err}")
     return subprocess.CompletedProcess(command, running.returncode, out, err)
+
+
+def environ_of(communicator, **variables):
+    """This environment without what a launcher may have left in it."""
+    environ = {
+        key: value for key, value in os.environ.items() if not key.startswith(("HOROVOD_", "SLURM_", "PMI", "OMPI_"))
+    }
+    return environ | {"OMP_NUM_THREADS": "1", "COMMUNICATOR": communicator, "EOSR_RANK_TIMEOUT": "60"} | variables
+
+
+def launch_by_hand(communicator, *words, wait_for, timeout=60, **variables):
+    """Start two ranks without a launcher, which would kill the one that is left; return that one, ended."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    meeting = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    running = [
+        subprocess.Popen(
+            [sys.executable, str(RANKS), *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=environ_of(communicator, **variables) | meeting | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+        )
+        for rank in (0, 1)
+    ]  # fmt: skip
+    try:
+        out, err = running[wait_for].communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        pytest.fail(f"rank {wait_for} hung for {timeout} s")
+    finally:
+        for one in running:
+            one.kill()
+            one.communicate()
+    return subprocess.CompletedProcess(words, running[wait_for].returncode, out, err)

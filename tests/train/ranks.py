@@ -27,7 +27,7 @@ def scenes():
 
 
 def talk(communicator, out):
-    """Average, broadcast and gather; every rank writes what it has then."""
+    """Average, broadcast, gather and agree on an error; every rank writes what it has then."""
     rank = communicator.rank
     mixed = [torch.full((3,), rank + 1.0), torch.tensor([[10.0 * rank]], dtype=torch.float64), torch.zeros(2, 2) + rank]
     communicator.average(mixed)
@@ -36,39 +36,34 @@ def talk(communicator, out):
     communicator.barrier()
     told = [one.tolist() for one in told]
     texts = communicator.gather(f"rank {rank}, \u00e9")
-    found = {
-        "name": communicator.name, "place": [rank, communicator.size, communicator.local_rank],
-        "average": [one.tolist() for one in mixed], "broadcast": told, "gather": texts,
-    }  # fmt: skip
-    Path(out, f"{rank}.json").write_text(json.dumps(found))
-
-
-def errors(communicator, out):
-    """An error of rank 1 alone is an error of both; the communicator can still be used."""
+    # An error of rank 1 alone is an error of both, and they can still talk.
     try:
         with together(communicator):
-            if communicator.rank == 1:
+            if rank == 1:
                 raise TrainingError("no data here")
         said = "nothing"
     except SharedError as error:
         said = str(error)
-    Path(out, f"{communicator.rank}.json").write_text(json.dumps(communicator.gather(said)))
+    found = {
+        "name": communicator.name, "place": [rank, communicator.size, communicator.local_rank],
+        "average": [one.tolist() for one in mixed], "broadcast": told, "gather": texts,
+        "errors": communicator.gather(said),
+    }  # fmt: skip
+    Path(out, f"{rank}.json").write_text(json.dumps(found))
 
 
-def die(communicator, out):
-    """Rank 1 is killed; the other one says what it sees of it."""
+def lose(communicator, rank, signal_name):
+    """One rank is killed or stands still; the other one says what it sees of it."""
     tensor = torch.zeros(1000)
     communicator.average([tensor])
-    if communicator.rank == 1:
-        os.kill(os.getpid(), signal.SIGKILL)
+    if communicator.rank == int(rank):
+        os.kill(os.getpid(), getattr(signal, signal_name))
     try:
         communicator.average([tensor])
-        said = "nothing"
+        communicator.gather("still here?")
     except RankLostError as error:
-        said = str(error)
-    Path(out, "said").write_text(said)
-    sys.stdout.flush()
-    os._exit(3)
+        print(f"rank {communicator.rank}: {error}", flush=True)
+        os._exit(3)
 
 
 def steps(communicator, out, kind, batch):
@@ -126,5 +121,5 @@ def resumed(communicator, out):
 
 if __name__ == "__main__":
     chosen = choose(os.environ.get("COMMUNICATOR", "auto"))
-    {one.__name__: one for one in (talk, errors, die, steps, killed, resumed)}[sys.argv[1]](chosen, *sys.argv[2:])
+    {one.__name__: one for one in (talk, lose, steps, killed, resumed)}[sys.argv[1]](chosen, *sys.argv[2:])
     leave(chosen, 0)

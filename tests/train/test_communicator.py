@@ -1,21 +1,23 @@
 """Two real ranks under every launcher: they average, agree on errors, and notice when one is gone."""
 
 import json
+import socket
 from itertools import pairwise
 
 import pytest
 import torch
 
 from eosr.errors import RankLostError, SharedError, TrainingError
-from eosr.train.communicator import Alone, by_kind, lost, together
+from eosr.train.communicator import Alone, by_kind, leave, lost, together
 from eosr.train.meeting import choose, timeout_of
-from train.launch import TWO_RANKS, launch
+from eosr.train.rendezvous import MPI
+from train.launch import TWO_RANKS, launch, launch_by_hand, needs_horovod
 
 SAID = {"torchrun": "torch.distributed (Gloo)", "horovodrun": "Horovod 0.28.1 (Gloo)"}
 
 
 @pytest.mark.parametrize(("launcher", "communicator"), TWO_RANKS)
-def test_two_ranks_average_broadcast_and_gather(launcher, communicator, tmp_path):
+def test_two_ranks_average_broadcast_gather_and_share_an_error(launcher, communicator, tmp_path):
     done = launch(launcher, communicator, "talk", tmp_path)
     assert done.returncode == 0, done.stderr
     for rank in (0, 1):
@@ -25,24 +27,64 @@ def test_two_ranks_average_broadcast_and_gather(launcher, communicator, tmp_path
         assert found["average"] == [[1.5] * 3, [[5.0]], [[0.5, 0.5], [0.5, 0.5]]]
         assert found["broadcast"] == [[5.0, 5.0], 7]
         assert found["gather"] == ["rank 0, \u00e9", "rank 1, \u00e9"]
+        assert found["errors"] == ["rank 1: no data here"] * 2
 
 
-@pytest.mark.parametrize(("launcher", "communicator"), TWO_RANKS[:2])
-def test_an_error_of_one_rank_is_an_error_of_both(launcher, communicator, tmp_path):
-    done = launch(launcher, communicator, "errors", tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "0.json").read_text()) == ["rank 1: no data here"] * 2
+@pytest.mark.parametrize("communicator", ["torch", pytest.param("horovod", marks=needs_horovod)])
+@pytest.mark.parametrize(("gone", "how"), [(1, "SIGKILL"), (0, "SIGSTOP")])
+def test_the_rank_that_is_left_says_that_the_other_is_killed_or_stands_still(communicator, gone, how):
+    """A time-out of minutes for the one, which is seen at once, and of seconds for the other."""
+    timeout = {"SIGKILL": "300", "SIGSTOP": "10"}[how]
+    left = launch_by_hand(communicator, "lose", gone, how, wait_for=1 - gone, EOSR_RANK_TIMEOUT=timeout)
+    assert left.returncode == 3, left.stderr
+    assert f"rank {1 - gone}: another rank is gone, or did not answer for {timeout} s (" in left.stdout
+    assert "the same command goes on from the last state" in left.stdout
 
 
-@pytest.mark.parametrize(("launcher", "communicator"), TWO_RANKS[:2])
-def test_the_rank_that_is_left_says_that_the_other_is_gone(launcher, communicator, tmp_path):
-    done = launch(launcher, communicator, "die", tmp_path, EOSR_RANK_TIMEOUT="20")
-    assert done.returncode != 0
-    # A launcher may kill the rank that is left before it has written a word; if it wrote one, it is this.
-    if (tmp_path / "said").exists():
-        assert "another rank is gone, or did not answer for 20 s" in (tmp_path / "said").read_text()
-    else:
-        assert "SIGKILL" in done.stderr + done.stdout or "-9" in done.stderr + done.stdout or "exit code" in done.stderr
+def two_of_torchrun(**variables):
+    """What torchrun would tell rank 0 of two, at a free port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    told = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2", "MASTER_PORT": port}
+    return told | {"MASTER_ADDR": "127.0.0.1", "EOSR_RANK_TIMEOUT": "1"} | variables
+
+
+@pytest.mark.parametrize("communicator", ["torch", pytest.param("horovod", marks=needs_horovod)])
+def test_a_rank_that_never_comes_is_not_waited_for_for_ever(communicator):
+    with pytest.raises(RankLostError, match=r"1 of 2 ranks came to 127\.0\.0\.1:\d+ within 1 s\. Look at"):
+        choose(communicator, two_of_torchrun())
+
+
+def test_a_rank_0_that_never_comes_is_not_waited_for_for_ever():
+    with pytest.raises(RankLostError, match=r"rank 0 does not listen at 127\.0\.0\.1:\d+ after 1 s"):
+        choose("torch", two_of_torchrun(RANK="1", LOCAL_RANK="1"))
+
+
+def test_a_port_that_is_taken_is_refused_with_what_gives_another():
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        with pytest.raises(TrainingError, match=r"rank 0 cannot listen at port \d+ .*in use\)\. Give another one by"):
+            choose("torch", two_of_torchrun(MASTER_PORT=str(taken.getsockname()[1])))
+
+
+@needs_horovod
+@pytest.mark.parametrize("names", MPI)
+def test_processes_of_mpirun_that_horovod_cannot_join_do_not_each_train_alone(names):
+    hvd = pytest.importorskip("horovod.torch")
+    if hvd.mpi_built():
+        pytest.skip("this build of Horovod has MPI")
+    environ = dict(zip(names, ("0", "2", "0", "2"), strict=True))
+    with pytest.raises(TrainingError, match=r"mpirun started 2 processes, .* Build it with HOROVOD_MPI=1"):
+        choose("auto", environ)
+
+
+@needs_horovod
+def test_horovod_under_torchrun_wants_as_many_ranks_on_every_host():
+    """Two hosts, of two ranks and one. It is the only one to come, so the answer must not need the others."""
+    with pytest.raises(TrainingError, match="the same number of ranks on every host"):
+        choose("horovod", two_of_torchrun(WORLD_SIZE="3", GROUP_WORLD_SIZE="2"))
 
 
 def test_alone_nothing_is_changed_and_nobody_is_waited_for():
@@ -54,6 +96,14 @@ def test_alone_nothing_is_changed_and_nobody_is_waited_for():
     alone.close()
     assert tensor.tolist() == [0, 1, 2]
     assert alone.gather("me") == ["me"]
+
+
+def test_leaving_is_no_failure_where_another_rank_has_gone_before():
+    class Left(Alone):
+        def close(self):
+            raise lost(RuntimeError("closed by peer"), 1)
+
+    assert leave(Left(), 0) == 0
 
 
 def test_alone_an_error_stays_what_it_is():
@@ -113,5 +163,8 @@ def test_one_process_is_alone_whatever_started_it():
 def test_the_time_out_is_what_was_given():
     assert timeout_of({}) == 300
     assert timeout_of({"EOSR_RANK_TIMEOUT": "2.5"}) == 2.5
+    for text in ("0", "-1", "inf", "nan", ""):
+        with pytest.raises(TrainingError, match=f"EOSR_RANK_TIMEOUT = '{text}' is no number of seconds"):
+            timeout_of({"EOSR_RANK_TIMEOUT": text})
     assert "did not answer for 2 s (closed)" in str(lost(RuntimeError("closed\nby peer"), 2.5))
     assert isinstance(lost(RuntimeError(), 1), RankLostError)

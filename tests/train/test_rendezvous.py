@@ -3,7 +3,7 @@
 import pytest
 
 from eosr.errors import TrainingError
-from eosr.train.rendezvous import Place, address_of, find_place, tasks_per_node
+from eosr.train.rendezvous import Place, address_of, find_place, first_host, tasks_per_node
 
 SRUN = {
     "SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "5", "SLURM_LOCALID": "1", "SLURM_NODEID": "1", "SLURM_JOB_ID": "7",
@@ -32,6 +32,8 @@ def test_the_address_of_rank_0_can_be_given():
         {"SLURM_NTASKS": "2", "SLURM_JOB_ID": "7", "SLURM_NPROCS": "2"},
         {"SLURM_NTASKS": "2", "SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"},
         {"RANK": "3"},
+        # Where salloc puts its shell into a step: Slurm's number for that one, SLURM_INTERACTIVE_STEP.
+        SRUN | {"SLURM_STEP_ID": str(0xFFFFFFFA)},
     ],
 )
 def test_what_is_no_task_of_a_launcher_is_one_process(environ):
@@ -47,6 +49,17 @@ def test_a_rank_of_torchrun():
         launcher="torchrun", rank=5, size=8, local_rank=1, local_size=4, cross_rank=1, cross_size=2, host="h", port=123,
         per_host=(4, 4),
     )  # fmt: skip
+    # Launched by srun on every host, served by torchrun's own store, and started for the second time.
+    by_srun = SRUN | environ | {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": "1"}
+    place = find_place(by_srun)
+    assert (place.launcher, place.served, place.attempt) == ("torchrun", True, 1)
+
+
+def test_hosts_of_torchrun_with_unlike_numbers_of_ranks_are_told_as_unknown():
+    """Three ranks on two hosts: whichever host asks."""
+    for local_size in ("2", "1"):
+        environ = {"RANK": "0", "WORLD_SIZE": "3", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": local_size}
+        assert find_place(environ | {"GROUP_WORLD_SIZE": "2"}).per_host == ()
 
 
 def test_a_rank_of_horovodrun_and_of_mpirun():
@@ -55,10 +68,25 @@ def test_a_rank_of_horovodrun_and_of_mpirun():
     mpirun = {f"OMPI_COMM_WORLD_{key}": value for key, value in
               {"RANK": "1", "SIZE": "4", "LOCAL_RANK": "0", "LOCAL_SIZE": "1"}.items()}  # fmt: skip
     assert find_place(mpirun) == Place(launcher="mpirun", rank=1, size=4)
+    # MPICH's own, whose mpiexec in turn starts its ranks by srun.
+    hydra = {"PMI_RANK": "3", "PMI_SIZE": "4", "MPI_LOCALRANKID": "1", "MPI_LOCALNRANKS": "2"}
+    place = Place(launcher="mpirun", rank=3, size=4, local_rank=1, local_size=2)
+    assert find_place(hydra) == find_place(SRUN | hydra) == place
+    # srun with --mpi=pmi2 tells PMI_RANK too, and is srun all the same.
+    assert find_place(SRUN | {"PMI_RANK": "3", "PMI_SIZE": "5"}).launcher == "srun"
 
 
 @pytest.mark.parametrize(
-    "environ", [SRUN | {"SLURM_STEP_TASKS_PER_NODE": "2"}, SRUN | {"SLURM_NODEID": "x"}, {"HOROVOD_RANK": "0"}]
+    "environ",
+    [
+        SRUN | {"SLURM_STEP_TASKS_PER_NODE": "2"},
+        SRUN | {"SLURM_NODEID": "x"},
+        SRUN | {"SLURM_STEP_NODELIST": ""},
+        {"HOROVOD_RANK": "0"},
+        {"RANK": "2", "WORLD_SIZE": "2", "LOCAL_RANK": "0"},
+        {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "1"},
+        {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "0"},
+    ],
 )
 def test_variables_that_contradict_themselves_are_refused(environ):
     with pytest.raises(
@@ -70,6 +98,20 @@ def test_variables_that_contradict_themselves_are_refused(environ):
 @pytest.mark.parametrize(("text", "counts"), [("4", (4,)), ("2(x3),1", (2, 2, 2, 1)), ("1,2(x2)", (1, 2, 2))])
 def test_tasks_per_node_in_the_shorthand_of_slurm(text, counts):
     assert tasks_per_node(text) == counts
+
+
+@pytest.mark.parametrize(
+    ("text", "host"),
+    [
+        ("n1", "n1"),
+        ("a,b", "a"),
+        ("jwb[0007-0010,0012],c", "jwb0007"),
+        ("r[2-3]n[04,05]-ib,x", "r2n04-ib"),
+        ("n[7]", "n7"),
+    ],
+)
+def test_the_first_host_of_the_shorthand_of_slurm(text, host):
+    assert first_host(text) == host
 
 
 def test_a_host_without_an_address_is_refused():

@@ -58,7 +58,7 @@ def test_a_launcher_that_is_not_installed_is_refused(config, tmp_path, monkeypat
 
 
 def test_ranks_that_fail_are_told_with_their_last_words(config, tmp_path):
-    with pytest.raises(TrainingError, match=r"1 ranks by torchrun ended with status 1: .*device 'gpu' is unknown"):
+    with pytest.raises(TrainingError, match=r"1 rank by torchrun ended with status 1: .*device 'gpu' is unknown"):
         bench_scaling(config, ScalingOptions(ranks=[1], out=tmp_path, launcher="torchrun", device="gpu"))
 
 
