@@ -24,7 +24,16 @@ from eosr import __version__
 from eosr.bands import BANDS
 from eosr.errors import OutputError
 from eosr.radiometry import check_dataset, for_its_times
-from eosr.write_layout import attrs_at, check_absent, check_not_degraded, jsonable, local_path, spectral, times_of
+from eosr.write_layout import (
+    attrs_at,
+    check_absent,
+    check_not_degraded,
+    jsonable,
+    local_path,
+    spectral,
+    times_of,
+    write_whole,
+)  # fmt: skip
 
 _EXTENSIONS = {"projection": "v2.0.0", "raster": "v2.0.0", "eo": "v2.0.0", "processing": "v1.2.0"}
 _COG_TYPE = "image/tiff; application=geotiff; profile=cloud-optimized"
@@ -133,9 +142,7 @@ def to_stac_item(
     if zarr is not None:
         href = _relative(local_path(zarr), target.parent)
         item["assets"]["zarr"] = {"href": href, "type": _ZARR_TYPE, "roles": ["data"], "title": "All bands"}
-    unfinished = target.with_name(target.name + ".part")
-    unfinished.write_text(json.dumps(item, indent=2, allow_nan=False) + "\n")
-    os.replace(unfinished, target)
+    write_whole(target, json.dumps(item, indent=2, allow_nan=False) + "\n")
     return pystac.Item.from_file(str(target))
 
 

@@ -14,6 +14,7 @@ from eosr.baselines.passes import Sums, Tile
 from eosr.consistency import project_tile
 from eosr.degrade import as_float_with_nan
 from eosr.gaps import fill_gaps
+from eosr.memory import give_back
 from eosr.methods import Method
 
 Array = npt.NDArray[Any]
@@ -93,6 +94,7 @@ class TileTask:
                 own=np.zeros(coarse.shape[1:], bool), scene=np.ones(coarse.shape[1:], bool),
             )  # fmt: skip
             sharp = self.method.baseline.sharpen(tile, tuple(one.value for one in found))
+        give_back()
         rows, columns = given.shape
         return np.ascontiguousarray(sharp[:, :rows, :columns], dtype=np.float32)
 

@@ -16,13 +16,14 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 import zarr
-from dask.base import compute_as_if_collection, tokenize
+from dask.base import get_scheduler, tokenize
 
 from eosr import __version__
 from eosr.errors import GridError, OutputError
 from eosr.grid import with_grid_mappings
 from eosr.radiometry import for_its_times
 from eosr.write_layout import Layer, Progress, as_json, jsonable
+from eosr.write_order import with_own_readers
 
 #: Pixels of a block along one side, by resolution group, for Datasets that are not chunked: 6:3:1.
 DEFAULT_BLOCK = {10: 1536, 20: 768, 60: 256}
@@ -159,7 +160,8 @@ def write_blocks(ds: xr.Dataset, part: Path, done: Path, missing: list[Block]) -
         chunks=tuple((1,) * count for count in arrays[0].numblocks),
     )  # fmt: skip
     # One graph of the missing blocks only: what two blocks share (halos) is computed once, what none needs is culled.
-    compute_as_if_collection(da.Array, marks.__dask_graph__(), [(marks.name, *block) for block in missing])
+    keys = [(marks.name, *block) for block in missing]
+    get_scheduler(cls=da.Array)(with_own_readers(da.optimize(marks.__dask_graph__(), keys)), keys)
 
 
 @contextmanager

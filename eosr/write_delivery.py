@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,7 +16,16 @@ from eosr.product import to_stac_items
 from eosr.radiometry import check_dataset
 from eosr.write_blocks import fingerprint_of, prepared
 from eosr.write_cog import to_cog
-from eosr.write_layout import Progress, check_absent, check_folder, check_not_degraded, labels_of, layers_of, local_path
+from eosr.write_layout import (
+    Progress,
+    check_absent,
+    check_folder,
+    check_not_degraded,
+    labels_of,
+    layers_of,
+    local_path,
+    write_whole,
+)
 from eosr.write_zarr import to_zarr
 
 Format = Literal["both", "cog", "zarr"]
@@ -131,7 +139,11 @@ def _begin(target: Path, request: dict[str, Any], outputs: list[Path], *, overwr
         except OutputError as error:
             raise OutputError(str(error).replace("overwrite=True", "--overwrite (overwrite=True)")) from None
     for leftover in target.glob(".eosr-*.part"):
-        shutil.rmtree(leftover)
+        # Of a COG run a folder; of a marker that did not fit onto the disk any more a file.
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink()
     # A store that was being written by hand, without a marker, is not ours to go on with.
     stage = {"request": request, "zarr": False, "resumed": not overwrite and not worthless}
     _mark(target, stage)
@@ -159,6 +171,4 @@ def _differences(request: dict[str, Any], other: dict[str, Any]) -> str:
 
 
 def _mark(target: Path, stage: dict[str, Any]) -> None:
-    unfinished = target / f"{_MARKER}.part"
-    unfinished.write_text(json.dumps(stage))
-    os.replace(unfinished, target / _MARKER)
+    write_whole(target / _MARKER, json.dumps(stage))

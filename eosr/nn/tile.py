@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +24,10 @@ BFLOAT16_LIMIT = 2.0
 
 _loading = threading.Lock()
 # One forward at a time in a process: torch itself uses all the threads it may, and two tiles need twice the memory.
-_running = threading.Lock()
+# A process of `eosr.batch_scene` is told to run several with a share of the threads each: two with one thread take a
+# fifth less time than one with two, and a gigabyte more at chunks of 1536 (benchmarks/README.md).
+_on_card = threading.Lock()
+_on_cpu = threading.Semaphore(int(os.environ.get("EOSR_NETWORKS", "1")))
 
 
 @lru_cache(maxsize=8)
@@ -120,7 +124,8 @@ def sharpen(
     def tensor(array: Floats) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(device)[None] / scale
 
-    with _running, torch.inference_mode(), reduced, _denormals_flushed():
+    running = _on_cpu if torch.device(device).type == "cpu" else _on_card
+    with running, torch.inference_mode(), reduced, _denormals_flushed():
         sigmas = torch.tensor(np.asarray(sigma, np.float32), device=device)[None]
         inputs = None if middle is None else tensor(middle)
         estimate = weights.generator(tensor(fine), tensor(coarse), sigmas, inputs, trim=trim)

@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import socket
 import subprocess
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -11,10 +13,10 @@ PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch")
 
 
 @pytest.fixture(scope="session")
-def slurm(tmp_path_factory):
+def slurm():
     """Environment in which sbatch finds the local Slurm."""
-    missing = [name for name in PROGRAMS if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin") is None]
-    if missing or os.geteuid() != 0:
+    path = f"{os.environ['PATH']}:/usr/sbin"
+    if os.geteuid() != 0 or any(shutil.which(name, path=path) is None for name in PROGRAMS):
         pytest.skip(
             "no Slurm can be started: it takes root and the Debian packages slurmctld slurmd slurm-client "
             "slurm-wlm-basic-plugins munge"
@@ -22,12 +24,25 @@ def slurm(tmp_path_factory):
     script = Path(__file__).with_name("slurm_local.sh")
     # Not below pytest's folder, which only its user may enter: munge runs as another one.
     folder = Path("/tmp") / f"eosr-slurm-{os.getpid()}"
-    # Workers of pytest-xdist have a Slurm each.
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    port = str(16827 + 2 * worker)
-    environ = os.environ | {"PATH": f"{os.environ['PATH']}:/usr/sbin", "CPUS": "4", "PORT": port}
+    # Nothing of another Slurm, or of the job that the tests may be part of.
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM_", "SBATCH_", "EOSR_"))}
+    environ = clean | {"PATH": path, "PORT": str(_two_free_ports()), "SLURM_CONF": str(folder / "slurm.conf")}
     try:
-        subprocess.run(["bash", script, "up", folder], env=environ, check=True, capture_output=True, text=True)
-        yield environ | {"SLURM_CONF": str(folder / "slurm.conf")}
+        up = subprocess.run(["bash", script, "up", folder], env=environ, capture_output=True, text=True)
+        assert up.returncode == 0, f"Slurm does not start:\n{up.stdout}{up.stderr}"
+        yield environ
     finally:
         subprocess.run(["bash", script, "down", folder], env=environ, check=False, capture_output=True)
+
+
+def _two_free_ports():
+    """The first of two that nobody listens at: workers of pytest-xdist, and other people, have a Slurm each."""
+    for first in range(16827 + 2 * (os.getpid() % 1000), 20000, 2):
+        with ExitStack() as stack:
+            try:
+                for port in (first, first + 1):
+                    stack.enter_context(socket.socket()).bind(("", port))
+            except OSError:
+                continue
+            return first
+    pytest.fail("no two free ports in a row below 20000")

@@ -5,7 +5,10 @@
 #   slurm_local.sh down FOLDER    # cancel, stop what was started, remove the folder
 #
 # Works without systemd and cgroups (containers). Needs the Debian packages slurmctld slurmd slurm-client
-# slurm-wlm-basic-plugins munge. PORT: of the controller, the next one is the node's. CPUS: how many the node says it has (default 4; more than there are is allowed).
+# slurm-wlm-basic-plugins munge. Outside the folder it changes one thing: a host that does not know its own name gets a
+# line in /etc/hosts.
+#   PORT   of the controller; the next one is the node's (default 16827)
+#   CPUS   how many the node says it has (default 4; more than there are is allowed)
 set -euo pipefail
 what=$1
 folder=$2
@@ -51,7 +54,8 @@ SlurmdPort=$((port + 1))
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket=$folder/socket/munge
+# cred_expire: a job that was put back waits that long [s] before it starts again; Slurm's own default is 120.
+AuthInfo=socket=$folder/socket/munge,cred_expire=10
 CredType=cred/munge
 StateSaveLocation=$folder/state
 SlurmdSpoolDir=$folder/spool
@@ -67,13 +71,16 @@ AccountingStorageType=accounting_storage/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
 SchedulerType=sched/backfill
+# Ports of ranks follow the number of the job: two of these Slurms at once must not give the same ones.
+FirstJobId=$((1 + port % 1000 * 60))
 # Look every second, not every minute: tests wait for it.
 SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0
 # More CPUs than there are.
 SlurmdParameters=config_overrides
 ReturnToService=2
 MailProg=/bin/true
-KillWait=5
+# Between SIGTERM and SIGKILL [s]; Slurm's own default is 30.
+KillWait=10
 MinJobAge=300
 MpiDefault=none
 PropagateResourceLimits=NONE
@@ -81,8 +88,8 @@ NodeName=$host NodeAddr=127.0.0.1 CPUs=${CPUS:-4} Boards=1 SocketsPerBoard=1 Cor
 PartitionName=test Nodes=$host Default=YES MaxTime=INFINITE State=UP
 EOF
 slurmctld -c
-for _ in $(seq 100); do scontrol ping 2>/dev/null | grep -q UP && break; sleep 0.05; done
+for _ in $(seq 400); do scontrol ping 2>/dev/null | grep -q UP && break; sleep 0.05; done
 slurmd -N "$host"
-for _ in $(seq 200); do sinfo --noheader --format %T 2>/dev/null | grep -qE 'idle|mixed|allocated' && break; sleep 0.05; done
+for _ in $(seq 400); do sinfo --noheader --format %T 2>/dev/null | grep -qE 'idle|mixed|allocated' && break; sleep 0.05; done
 sinfo --noheader --format %T | grep -qE 'idle|mixed|allocated' || { tail -n 20 "$folder"/log/*.log >&2; exit 1; }
 echo "export SLURM_CONF=$SLURM_CONF"

@@ -1,0 +1,363 @@
+"""Many scenes overnight: (items, dask client) -> COGs, Zarr, a STAC collection, and a manifest that no kill can lose.
+
+A scene goes to one worker at a time, which makes it in a process of its own (`eosr.batch_scene`). The driver keeps the
+manifest (`eosr.batch_manifest`), gives the next scene to a worker that is free, and a failed one another try later.
+Typed again, the same command does what is missing; a scene that was being written goes on at its blocks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from eosr import __version__
+from eosr.batch_crew import Crew
+from eosr.batch_manifest import Line, Manifest
+from eosr.batch_plan import BatchConfig, Plan, PlannedScene, plan, readable
+from eosr.batch_report import Report, Status
+from eosr.batch_scene import SceneResult, SceneTask, read_record
+from eosr.errors import BatchError, OutputError
+from eosr.product_collection import write_collection
+from eosr.write_layout import check_folder, local_path, write_whole
+
+__all__ = ["BatchConfig", "Plan", "Report", "Status", "plan", "run"]
+
+SETTINGS: Final = "batch.json"
+#: A plan that takes more than this on disk [byte] is not begun without ``large=True``.
+LARGE: Final = 100e9
+#: Seconds between two looks at the workers.
+_LOOK: Final = 0.25
+#: How often a scene may lose its worker, besides its own attempts: workers end with their jobs.
+_LOST: Final = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Rules:
+    """How a batch goes about it; arguments of `run`."""
+
+    attempts: int
+    backoff: float
+    threads: int
+    scene_timeout: float
+    worker_timeout: float
+    keep: Callable[[int], object]
+    progress: Callable[[Status], object]
+
+
+@dataclass(kw_only=True)
+class _Work:
+    """A scene that is to be made."""
+
+    scene: PlannedScene
+    attempts: int = 0
+    lost: int = 0
+    #: Clock [s] before which it is not tried again.
+    not_before: float = 0.0
+    error: str = ""
+
+
+def run(
+    items: Sequence[Mapping[str, Any]] | Plan,
+    client: Any,
+    out: str | os.PathLike[str],
+    *,
+    config: BatchConfig | None = None,
+    attempts: int = 3,
+    backoff: float = 10.0,
+    threads: int = 0,
+    scene_timeout: float = 0.0,
+    worker_timeout: float = 600.0,
+    large: bool = False,
+    keep: Callable[[int], object] | None = None,
+    progress: Callable[[Status], object] | None = None,
+) -> Report:
+    """Sharpen every scene of a list of items on the workers of a dask client, or what is missing of it.
+
+    Parameters
+    ----------
+    items : sequence of dict, or Plan
+        STAC items, e.g. of `eosr.stac.find_items`; those of one satellite, tile and UTC day become one scene. Or what
+        `plan` made of them with the same ``config``.
+    client : distributed.Client
+        Whose workers see ``out``; on each one scene at a time.
+    out : path
+        Folder for ``scenes/NAME/`` (COGs, Zarr, STAC item), ``collection.json``, ``manifest.jsonl``, ``report.json``
+        and ``logs/``.
+    config : BatchConfig, optional
+        How scenes are opened, sharpened and written; of a folder always the same.
+    attempts : int
+        Tries of a scene before it is set aside; a worker that goes away does not count.
+    backoff : float
+        Pause before the second try [s], twice as long before each further one.
+    threads : int
+        Threads of the process of a scene; 0: as many as it may use.
+    scene_timeout : float
+        Longest time of one scene [s]; 0: no end.
+    worker_timeout : float
+        Longest time without any worker [s].
+    large : bool
+        Begin also where the plan takes more than 100 GB.
+    keep : callable, optional
+        Called several times a second with the number of scenes that are left; sees to the workers.
+    progress : callable, optional
+        Called with a `Status` whenever something has happened.
+
+    Returns
+    -------
+    Report
+        Also of a batch that is not complete: look at ``complete``.
+
+    Raises
+    ------
+    BatchError
+        Before any scene, if the plan cannot work, another driver is at work in the folder, it belongs to other
+        settings, or there is too little room; also if a worker has another version of eosr, does not see the folder or
+        the weights, or none comes.
+    """
+    settings = config or BatchConfig()
+    _check_numbers(attempts=attempts, backoff=backoff, threads=threads)
+    planned = items if isinstance(items, Plan) else plan(items, settings)
+    if planned.size > LARGE and not large:
+        raise BatchError(
+            f"this takes about {readable(planned.size)} on disk: {planned}. Say that it may: --yes (large=True)."
+        )
+    folder = _folder(out)
+    weights = _weights(settings)
+    told = {"version": __version__, "weights": weights, **_plain(settings)}
+    _check_same(folder / SETTINGS, told)
+    rules = _Rules(
+        attempts=attempts, backoff=backoff, threads=threads, scene_timeout=scene_timeout, worker_timeout=worker_timeout,
+        keep=keep or (lambda left: None), progress=progress or (lambda status: None),
+    )  # fmt: skip
+    batch = _Batch(planned, folder, settings, rules)
+    with Manifest(folder).open() as manifest:
+        batch.prepare(manifest)
+        _check_room(folder, batch)
+        _write_json(folder / SETTINGS, told)
+        with Crew(client, folder, weights, gpu=settings.device.startswith("cuda")) as crew:
+            batch.work(manifest, crew)
+        report = batch.report()
+    _write_json(folder / "report.json", asdict(report) | {"folder": str(folder)})
+    return report
+
+
+@dataclass(kw_only=True)
+class _Totals:
+    """Sums of a run."""
+
+    made: list[str] = field(default_factory=list)
+    cpu: float = 0.0
+    memory: int = 0
+
+
+class _Batch:
+    """The scenes of a run, and what becomes of them."""
+
+    def __init__(self, planned: Plan, folder: Path, config: BatchConfig, rules: _Rules) -> None:
+        self.planned, self.folder, self.config, self.rules = planned, folder, config, rules
+        self.waiting: list[_Work] = []
+        self.failed: dict[str, str] = {}
+        #: Scenes with a result -> their STAC item, relative to the folder; empty where there is none.
+        self.done: dict[str, str] = {}
+        self.totals = _Totals()
+        self.stopped = ""
+        self.began = time.monotonic()
+
+    def prepare(self, manifest: Manifest) -> None:
+        """Find out what is to be made: all of which there is no whole result of these items."""
+        for scene in self.planned.scenes:
+            found = self._result(manifest, scene)
+            if found is not None:
+                self.done[scene.name] = found.item
+            else:
+                self.waiting.append(_Work(scene=scene))
+        manifest.record(line for work in self.waiting for line in self._lines(work, "pending"))
+
+    def _result(self, manifest: Manifest, scene: PlannedScene) -> SceneResult | None:
+        """What there is of a scene, if it is whole, and of the same items: not of those before a reprocessing."""
+        lines = {line.band: line for line in manifest.lines(scene.name)}
+        if any(band not in lines or lines[band].state != "done" for band in scene.bands):
+            return None
+        if not all(_is_whole(self.folder / lines[band].path, lines[band].size) for band in scene.bands):
+            return None
+        return read_record((task := self._task(scene)).target, task.made_of)
+
+    def _task(self, scene: PlannedScene) -> SceneTask:
+        return SceneTask(
+            name=scene.name, items=scene.items, bands=scene.bands, folder=str(self.folder), config=self.config,
+            threads=self.rules.threads, timeout=self.rules.scene_timeout,
+        )  # fmt: skip
+
+    def work(self, manifest: Manifest, crew: Crew) -> None:
+        """Make the scenes."""
+        alone_since = time.monotonic()
+        while self.waiting or crew.running:
+            now = time.monotonic()
+            self.rules.keep(len(self.waiting) + len(crew.running))
+            free = crew.look()
+            if crew.workers:
+                alone_since = now
+            elif now - alone_since > self.rules.worker_timeout:
+                raise BatchError(
+                    f"no worker came within {self.rules.worker_timeout:.0f} s. Look whether jobs are waiting (squeue), "
+                    "or give a larger worker_timeout=3600."
+                )
+            for work, result, worker in crew.results():
+                self._take(manifest, crew, work, result, worker)
+            self._give(manifest, crew, free, now)
+            if self.stopped and not crew.running:
+                return
+            time.sleep(_LOOK)
+
+    def _give(self, manifest: Manifest, crew: Crew, free: list[str], now: float) -> None:
+        """Hand the next scenes to the workers that are free."""
+        due = [] if self.stopped else [work for work in self.waiting if work.not_before <= now]
+        for worker, work in zip(free, due, strict=False):  # as many as there are of both
+            self.waiting.remove(work)
+            manifest.record(self._lines(work, "running", worker=worker))
+            crew.give(worker, self._task(work.scene), work)
+            self._tell(crew, f"{work.scene.name}: begun on {worker}")
+
+    def _take(self, manifest: Manifest, crew: Crew, work: _Work, result: SceneResult, worker: str) -> None:
+        """Write down how a scene ended, and see what becomes of it."""
+        if result.state == "done":
+            lines = [
+                Line(
+                    scene=work.scene.name, band=band, state="done", path=path, checksum=checksum, size=size,
+                    seconds=result.seconds, worker=worker, attempts=work.attempts + 1,
+                )
+                for band, (path, checksum, size) in result.bands.items()
+            ]  # fmt: skip
+            manifest.record(lines)
+            self.done[work.scene.name] = result.item
+            self.totals.made.append(work.scene.name)
+            self.totals.cpu += result.cpu
+            self.totals.memory = max(self.totals.memory, result.memory)
+            self._tell(crew, f"{work.scene.name}: done in {result.seconds:.0f} s")
+            return
+        work.error = result.error
+        pause = self.rules.backoff * 2**work.attempts
+        if result.state == "full":
+            self.stopped = (
+                f"no room is left for {self.folder}. Make some, and type the same command again; it goes on where it "
+                "stopped."
+            )
+        elif result.state in ("lost", "busy"):
+            work.lost += 1
+            pause = 0.0 if result.state == "lost" else 2.0
+        else:
+            work.attempts += 1
+        if work.attempts >= self.rules.attempts or work.lost > _LOST:
+            self.failed[work.scene.name] = result.error
+            manifest.record(self._lines(work, "failed", worker=worker, seconds=result.seconds))
+            self._tell(crew, f"{work.scene.name}: set aside after {work.attempts + work.lost} tries: {result.error}")
+            return
+        work.not_before = time.monotonic() + pause
+        self.waiting.append(work)
+        manifest.record(self._lines(work, "pending", worker=worker, seconds=result.seconds))
+        self._tell(crew, f"{work.scene.name}: {result.error}; it is tried again in {pause:.0f} s")
+
+    def _lines(self, work: _Work, state: Any, *, worker: str = "", seconds: float = 0.0) -> list[Line]:
+        return [
+            Line(
+                scene=work.scene.name, band=band, state=state, worker=worker, seconds=seconds,
+                attempts=work.attempts + work.lost, error=work.error,
+            )
+            for band in work.scene.bands
+        ]  # fmt: skip
+
+    def _tell(self, crew: Crew, news: str) -> None:
+        self.rules.progress(
+            Status(
+                scenes=len(self.planned.scenes), done=len(self.done), failed=len(self.failed), running=crew.running,
+                workers=len(crew.workers), seconds=time.monotonic() - self.began, news=news,
+            )
+        )  # fmt: skip
+
+    def report(self) -> Report:
+        """Write the collection of what there is, and say what is missing."""
+        items = [self.folder / item for _, item in sorted(self.done.items()) if item]
+        if items:
+            write_collection(self.folder / "collection.json", items)
+        area = {scene.name: scene.rows * scene.columns * 1e-4 for scene in self.planned.scenes}
+        return Report(
+            folder=self.folder, done=tuple(sorted(self.done)), made=tuple(sorted(self.totals.made)),
+            failed=dict(sorted(self.failed.items())), pending=tuple(sorted(work.scene.name for work in self.waiting)),
+            seconds=round(time.monotonic() - self.began, 1), cpu=round(self.totals.cpu, 1), memory=self.totals.memory,
+            area=round(sum(area[name] for name in self.totals.made), 1), stopped=self.stopped,
+        )  # fmt: skip
+
+
+def _check_numbers(*, attempts: int, backoff: float, threads: int) -> None:
+    if attempts < 1 or backoff < 0 or threads < 0:
+        raise BatchError(
+            f"attempts={attempts}, backoff={backoff} and threads={threads} must be 1, 0 and 0 or more. Give e.g. "
+            "attempts=3, backoff=10, threads=0."
+        )
+
+
+def _folder(out: str | os.PathLike[str]) -> Path:
+    """Make the folder, and find out now that files can be written there."""
+    folder = local_path(Path(out)).absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be made: {error}. Name another folder.") from error
+    check_folder(folder, 0)
+    return folder
+
+
+def _weights(config: BatchConfig) -> dict[str, str]:
+    """Path and SHA-256 of every weights file that workers will need."""
+    if config.method not in (None, "eosr") and config.weights is None:
+        return {}
+    # Imported here: `import eosr` must not import torch.
+    from eosr.nn.weights import SHIPPED, file_checksum, weights_path
+
+    names = SHIPPED if config.weights is None else config.weights
+    return {str(name): file_checksum(weights_path(name)) for name in names}
+
+
+def _plain(config: BatchConfig) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(json.dumps(asdict(config)))
+    # Where and how pixels are fetched decides none of them.
+    return {key: value for key, value in told.items() if key not in ("gdal_env", "alternate", "sign", "device")}
+
+
+def _check_same(file: Path, told: Mapping[str, Any]) -> None:
+    if not file.is_file():
+        return
+    before = json.loads(file.read_text())
+    keys = sorted(key for key in {*before, *told} if before.get(key) != told.get(key))
+    if keys:
+        differ = ", ".join(f"{key} {before.get(key)!r} there, {told.get(key)!r} now" for key in keys)
+        raise BatchError(
+            f"{file.parent} holds a batch of other settings: {differ}. Give the same ones, or name another folder."
+        )
+
+
+def _check_room(folder: Path, batch: _Batch) -> None:
+    needed = sum(work.scene.size for work in batch.waiting)
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise BatchError(
+            f"{folder} has {readable(free)} left, and {len(batch.waiting)} scenes take about {readable(needed)}. Make "
+            "room, or name another folder."
+        )
+
+
+def _is_whole(path: Path, size: int) -> bool:
+    try:
+        return path.is_dir() if size == 0 else path.stat().st_size == size
+    except OSError:
+        return False
+
+
+def _write_json(path: Path, content: Any) -> None:
+    write_whole(path, json.dumps(content, indent=1) + "\n")

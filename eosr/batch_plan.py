@@ -1,0 +1,253 @@
+"""Items -> the scenes of a batch: what is made of what, where, how large; and what cannot work, before it runs."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import numpy as np
+import xarray as xr
+
+from eosr.bands import BANDS, BANDS_60M, bands_of
+from eosr.errors import BatchError, GridError
+from eosr.items import read_item
+from eosr.stac import open_stac
+from eosr.stac_records import Scene as Image
+from eosr.superresolve import superresolve
+from eosr.write_delivery import Format
+
+#: Share of the raw pixels that a band takes on disk; measured on synthetic tiles with noise, real ones take less.
+_OF_RAW: Final = {"zarr": 0.7, "cog": 0.95, "both": 1.65}
+#: CPU seconds per million 10 m pixels of the shipped weights, with reading and writing (benchmarks/README.md).
+_CPU_20M, _CPU_60M = 8.5, 7.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchConfig:
+    """How every scene of a batch is opened, sharpened and written; arguments of the functions of these names.
+
+    What is in it must fit into JSON: it is written beside the results, and goes to every worker.
+    """
+
+    # eosr.open_stac
+    bbox: tuple[float, float, float, float] | None = None
+    bbox_crs: str = "EPSG:4326"
+    engine: str = "stackstac"
+    chunks: int | None = None
+    offset: str | int = "auto"
+    alternate: str | None = None
+    gdal_env: Mapping[str, str] = field(default_factory=dict)
+    #: Function that signs hrefs, ``"module:function"``, e.g. ``"planetary_computer:sign"``; each worker calls its own.
+    sign: str | None = None
+    # eosr.superresolve
+    bands: tuple[str, ...] | None = None
+    weights: tuple[str, ...] | None = None
+    method: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    consistency: bool | None = None
+    degradation: str = "auto"
+    device: str = "auto"
+    dtype: str = "uint16"
+    # eosr.write.deliver
+    format: Format = "both"
+
+    @property
+    def read_bands(self) -> list[str] | None:
+        """Bands that must be there; None: all of the level. Guides are bands too, so all of those at 10 m and 20 m."""
+        if self.bands is None:
+            return None
+        coarse = any(name in BANDS_60M for name in self.bands)
+        return [name for name, band in BANDS.items() if name != "B10" and (band.gsd < 60 or coarse)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedScene:
+    """All items of one satellite, tile and UTC day, and what is made of them."""
+
+    #: Name, and folder of the results below ``scenes``.
+    name: str
+    level: str
+    tile: str
+    #: Source items, as they were found.
+    items: tuple[Mapping[str, Any], ...] = field(repr=False)
+    #: Bands that are written.
+    bands: tuple[str, ...]
+    #: Size [10 m pixels].
+    rows: int
+    columns: int
+    #: What it takes on disk, and the time of one core, about [byte], [s]; 0 where nobody has measured it.
+    size: int
+    cpu: float
+
+    @property
+    def item_ids(self) -> list[str]:
+        """Ids of the source items."""
+        return ids_of(self.items)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a batch will make."""
+
+    scenes: tuple[PlannedScene, ...]
+    #: Scenes found that lie outside of the window.
+    outside: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """On disk, about [byte]."""
+        return sum(scene.size for scene in self.scenes)
+
+    @property
+    def cpu(self) -> float:
+        """Time of one core, about [s]."""
+        return sum(scene.cpu for scene in self.scenes)
+
+    @property
+    def area(self) -> float:
+        """Ground [km2], what overlaps counted twice."""
+        return sum(scene.rows * scene.columns for scene in self.scenes) * 1e-4
+
+    def __str__(self) -> str:
+        bands = sum(len(scene.bands) for scene in self.scenes)
+        hours = f", {self.cpu / 3600:.1f} core hours" if self.cpu else ""
+        return (
+            f"{len(self.scenes)} scenes of {len({scene.tile for scene in self.scenes})} tiles, {self.area:.0f} km2, "
+            f"{bands} bands at 10 m; about {readable(self.size)}{hours}"
+        )
+
+
+def ids_of(items: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Ids of items, in order."""
+    return sorted(str(item["id"]) for item in items)
+
+
+def readable(size: float) -> str:
+    """A number of bytes for people."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"
+
+
+def plan(items: Sequence[Mapping[str, Any]], config: BatchConfig) -> Plan:
+    """Share items out into scenes and say what will be made; nothing is read but the items.
+
+    Parameters
+    ----------
+    items : sequence of dict
+        STAC items, e.g. of `eosr.stac.find_items`.
+    config : BatchConfig
+
+    Raises
+    ------
+    BatchError
+        If there is no item, levels are mixed, or two scenes would be written to one place.
+    EosrError
+        For an item that cannot be read, naming it.
+    """
+    if not items:
+        raise BatchError("there is no item to sharpen. Widen the search, e.g. a longer datetime.")
+    groups: dict[tuple[str, str, str], list[tuple[Mapping[str, Any], Image]]] = {}
+    for item in items:
+        image = read_item(item, bands=config.read_bands, offset=config.offset)
+        groups.setdefault((image.platform, image.tile, image.datetime[:10]), []).append((item, image))
+    _check_levels([image for group in groups.values() for _, image in group])
+    scenes, outside = [], []
+    for group in groups.values():
+        try:
+            scenes.append(_scene(group, config))
+        except GridError:
+            if config.bbox is None or not _outside(group, config):
+                raise
+            outside.append(_name(group))
+    if not scenes:
+        raise BatchError(f"none of {len(outside)} scenes lies in bbox={config.bbox}. Correct it, or leave it away.")
+    twice = [name for name, count in Counter(scene.name for scene in scenes).items() if count > 1]
+    if twice:
+        raise BatchError(
+            f"two scenes would be written to {twice[0]}: items of one name, but of other days or tiles. Search one "
+            "collection, or give one of them."
+        )
+    # What cannot be sharpened so is told now, by the first of them; nothing is computed.
+    sharpened(open_scene(scenes[0].items, config), config)
+    return Plan(scenes=tuple(sorted(scenes, key=lambda scene: scene.name)), outside=tuple(sorted(outside)))
+
+
+def _check_levels(images: Sequence[Image]) -> None:
+    levels = Counter(image.level for image in images)
+    if len(levels) > 1:
+        told = " and ".join(f"{count} of {level}" for level, count in sorted(levels.items()))
+        raise BatchError(
+            f"the items are of two levels, {told}, and one set of results is of one. Search one collection, e.g. "
+            "--collection sentinel-2-c1-l2a (collection='sentinel-2-c1-l2a')."
+        )
+
+
+def open_scene(items: Sequence[Mapping[str, Any]], config: BatchConfig) -> xr.Dataset:
+    """Open the items of one scene, lazily, as `eosr.open_stac` does."""
+    return open_stac(
+        list(items), bbox=config.bbox, bbox_crs=config.bbox_crs, bands=config.read_bands, engine=config.engine,
+        chunks=config.chunks, offset=config.offset, alternate=config.alternate, gdal_env=config.gdal_env,
+        sign=None if config.sign is None else signer(config.sign),
+    )  # fmt: skip
+
+
+def sharpened(ds: xr.Dataset, config: BatchConfig) -> xr.Dataset:
+    """Sharpen one scene, lazily, as `eosr.superresolve` does."""
+    return superresolve(
+        ds, weights=None if config.weights is None else list(config.weights), method=config.method,
+        options=dict(config.options) or None, bands=None if config.bands is None else list(config.bands),
+        consistency=config.consistency, degradation=config.degradation, device=config.device, dtype=config.dtype,
+    )  # fmt: skip
+
+
+def signer(name: str) -> Callable[[str], str]:
+    """Return the function of ``"module:function"``.
+
+    Raises
+    ------
+    BatchError
+        If there is none.
+    """
+    module, _, function = name.partition(":")
+    try:
+        found: Callable[[str], str] = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise BatchError(
+            f"sign={name!r} names no function here ({error}). Give module:function, e.g. "
+            "sign='planetary_computer:sign', and install the module on the workers."
+        ) from None
+    return found
+
+
+def _name(group: Sequence[tuple[Mapping[str, Any], Image]]) -> str:
+    image, ids = group[0][1], sorted({one.id for _, one in group})
+    day = image.datetime[:10].replace("-", "")
+    name = ids[0] if len(ids) == 1 else "_".join((image.platform, image.tile, day, image.level))
+    return re.sub(r"[^\w.-]+", "_", name)
+
+
+def _scene(group: Sequence[tuple[Mapping[str, Any], Image]], config: BatchConfig) -> PlannedScene:
+    image, items = group[0][1], tuple(item for item, _ in group)
+    ds = open_scene(items, config)
+    rows, columns = ds.sizes["y10"], ds.sizes["x10"]
+    bands = tuple(config.bands or [one for one in bands_of(image.level) if one != "B10"])
+    shipped = config.method in (None, "eosr") and config.weights is None
+    per_million = _CPU_20M + (_CPU_60M if any(one in BANDS_60M for one in bands) else 0)
+    return PlannedScene(
+        name=_name(group), level=image.level, tile=image.tile, items=items, bands=bands, rows=rows, columns=columns,
+        size=int(rows * columns * len(bands) * np.dtype(config.dtype).itemsize * _OF_RAW[config.format]),
+        cpu=rows * columns / 1e6 * per_million if shipped else 0.0,
+    )  # fmt: skip
+
+
+def _outside(group: Sequence[tuple[Mapping[str, Any], Image]], config: BatchConfig) -> bool:
+    """Whether the window alone is why a scene cannot be opened."""
+    open_scene([item for item, _ in group], replace(config, bbox=None))
+    return True

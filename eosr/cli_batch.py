@@ -1,0 +1,148 @@
+"""`eosr batch`: find the items, say what will be done, do it, and say what is missing."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from eosr.cli_evaluate import options_of
+from eosr.cli_options import DEGRADATIONS, Parser, check_degradation, source_options
+from eosr.errors import BatchError
+
+
+def add_options(command: Parser, sharpening: Any) -> None:
+    """Options of `eosr batch`; ``sharpening`` adds those of how a scene is sharpened."""
+    source_options(command)
+    command.add_argument("out", metavar="OUT", type=Path, help="folder for the results, seen by all workers")
+    sharpening(command)
+    group = command.add_argument_group("what is written")
+    group.add_argument("--dtype", default="uint16", choices=["uint16", "float32"])
+    group.add_argument("--format", default="cog", choices=["both", "cog", "zarr"], help="default: cog")
+    group.add_argument("--clip", action="store_true", help="cut scenes at --bbox; without it they are made whole")
+    group = command.add_argument_group("who works")
+    group.add_argument(
+        "--cluster", metavar="FILE", help="site file, e.g. hpc/sites/generic.yaml; default: this machine, one worker"
+    )
+    group.add_argument("--workers", type=int, metavar="N", help="worker processes on this machine, without --cluster")
+    group.add_argument("--attempts", type=int, default=3, metavar="N", help="tries of a scene; default 3")
+    group.add_argument("--backoff", type=float, default=10.0, metavar="S", help="pause before the second; default 10")
+    group.add_argument("--scene-timeout", type=float, default=0.0, metavar="S", help="longest time of a scene")
+    group.add_argument("--worker-timeout", type=float, default=600.0, metavar="S", help="without a worker; default 600")
+    group.add_argument("--sign", metavar="MODULE:FUNCTION", help="signs hrefs, e.g. planetary_computer:sign")
+    group.add_argument("--dry-run", action="store_true", help="say what would be done, and stop")
+    group.add_argument("--yes", action="store_true", help="do not ask before more than 100 GB are written")
+    group.add_argument("--quiet", action="store_true", help="no progress")
+    command.epilog = "Killed at any moment, the same command does what is missing. Exit status 1: something is."
+
+
+def run_batch(options: argparse.Namespace, *, tell: Callable[[str], object]) -> int:
+    """Do what the options say; 0 if every scene has a result."""
+    from eosr.batch import LARGE, plan, run
+    from eosr.batch_cluster import Site, load_site, workers_of
+    from eosr.stac import find_items
+
+    check_degradation(options.degradation, "auto", *DEGRADATIONS, "sigma=NUMBER")
+    if options.workers is not None and (options.cluster or options.workers < 1):
+        raise BatchError("--workers takes 1 or more, and only without --cluster. Correct one of them.")
+    site = load_site(options.cluster) if options.cluster else Site(processes=options.workers or 1)
+    config = _config(options)
+    items = find_items(
+        options.source, collection=options.collection, datetime=options.datetime, query=options.query,
+        bbox=options.bbox if options.bbox and options.bbox_crs == "EPSG:4326" else None,
+        max_cloud_cover=options.max_cloud_cover,
+    )  # fmt: skip
+    planned = plan(_of_tile(items, options.tile), config)
+    tell(str(planned))
+    if planned.outside:
+        tell(f"{len(planned.outside)} more lie outside of --bbox")
+    if options.dry_run:
+        for scene in planned.scenes:
+            tell(f"  {scene.name}: {', '.join(scene.bands)}, {scene.rows} x {scene.columns} pixels")
+        return 0
+    large = options.yes or planned.size <= LARGE or _asked(str(planned))
+    with (
+        workers_of(site, options.out.absolute() / "logs" / "slurm") as (client, keep),
+        _shown(options.quiet, client) as progress,
+    ):
+        report = run(
+            planned, client, options.out, config=config, attempts=options.attempts, backoff=options.backoff,
+            threads=options.threads or _threads(site), scene_timeout=options.scene_timeout,
+            worker_timeout=options.worker_timeout, large=large, keep=keep, progress=progress,
+        )  # fmt: skip
+    if report.complete:
+        tell(str(report))
+        return 0
+    sys.stderr.write(f"{report}\n")
+    return 1
+
+
+def _config(options: argparse.Namespace) -> Any:
+    from eosr.batch_plan import BatchConfig
+
+    return BatchConfig(
+        bbox=tuple(options.bbox) if options.clip and options.bbox else None, bbox_crs=options.bbox_crs,
+        engine=options.engine, chunks=options.chunks, offset=options.offset, alternate=options.alternate,
+        sign=options.sign, bands=None if options.bands is None else tuple(options.bands),
+        weights=None if options.weights is None else tuple(options.weights), method=options.method,
+        options=options_of(options.option) or {}, consistency=False if options.no_consistency else None,
+        degradation=options.degradation or "auto", device=options.device, dtype=options.dtype, format=options.format,
+    )  # fmt: skip
+
+
+def _of_tile(items: Any, tile: str | None) -> Any:
+    from eosr.stac import by_tile, of_tile
+
+    if tile is None:
+        return items
+    found = of_tile(items, tile)
+    if not found:
+        raise BatchError(f"no item of tile {tile} among those found; there are {', '.join(by_tile(items))}.")
+    return found
+
+
+def _threads(site: Any) -> int:
+    return max(1, site.cores // site.processes) if site.kind != "local" else 0
+
+
+def _asked(what: str) -> bool:
+    if not sys.stdin.isatty():
+        return False
+    return input(f"{what}. Begin? [y/N] ").strip().lower() in ("y", "yes")
+
+
+@contextmanager
+def _shown(quiet: bool, client: Any) -> Iterator[Any]:
+    """Show how far it is: a bar on a terminal, a line per event elsewhere."""
+    if quiet:
+        yield None
+        return
+    sys.stderr.write(f"dashboard: {client.dashboard_link}\n")
+    if not sys.stderr.isatty():
+        yield lambda status: sys.stderr.write(
+            f"[{status.seconds:7.0f} s] {status.done}/{status.scenes} {status.news}\n"
+        )
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("scenes"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[at]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("scenes", total=None, at="")
+
+        def show(status: Any) -> None:
+            at = f"{len(status.running)} at work, {status.failed} failed, {status.workers} workers"
+            bar.update(task, total=status.scenes, completed=status.done, at=at)
+            if status.news:
+                bar.console.print(status.news, highlight=False)
+
+        yield show

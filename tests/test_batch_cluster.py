@@ -1,0 +1,124 @@
+"""Site files of batches: read, refused with what is wrong, and turned into jobs."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from eosr.batch_cluster import Site, SlurmJobs, arguments_of, check_job, load_site
+from eosr.batch_gpu import card_of, dask_setup
+from eosr.errors import BatchError
+
+SITES = sorted((Path(__file__).parents[1] / "hpc" / "sites").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", SITES, ids=lambda path: path.stem)
+def test_every_site_file_of_ours_is_read(path):
+    assert load_site(path).kind in ("slurm", "slurm-runner")
+
+
+def test_the_generic_one_explains_every_key():
+    text = SITES[0].read_text()
+    assert SITES[0].stem == "generic"
+    for key in Site.__dataclass_fields__:
+        assert f"\n{key}: " in text
+
+
+def test_what_a_site_says_reaches_the_jobs(tmp_path):
+    (tmp_path / "site.yaml").write_text(
+        "kind: slurm\ngpus: 4\nprocesses: 4\ncores: 48\nmemory: 480GB\nwalltime: '06:00:00'\npartition: booster\n"
+        "account: me\nsbatch: ['--nodes=1']\nsbatch_skip: ['--mem']\nprologue: [module load Python]\ninterface: ib0\n"
+    )
+    told = arguments_of(load_site(tmp_path / "site.yaml"), Path("/logs"))
+    assert told["job_extra_directives"] == ["--gres=gpu:4", "--nodes=1"]
+    assert told["worker_extra_args"] == ["--nthreads", "1", "--preload", "eosr.batch_gpu", "--resources", "GPU=1"]
+    assert (told["queue"], told["account"], told["processes"], told["cores"]) == ("booster", "me", 4, 48)
+    assert (told["job_script_prologue"], told["job_directives_skip"]) == (["module load Python"], ["--mem"])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("jobbs: 3", r"site\.yaml has the unknown key jobbs\. Known are account, cores, "),
+        ("jobs: many", r"site\.yaml: jobs is 'many', not int\. Correct it\."),
+        ("jobs: true", r"site\.yaml: jobs is True, not int"),
+        ("jobs: 0", r"site\.yaml: jobs is 0\. Give 1 or more\."),
+        ("kind: pbs", r"site\.yaml: kind is 'pbs'\. Use one of local, slurm, slurm-runner\."),
+        ("walltime: 6:00:00", r'site\.yaml: walltime needs quotes in YAML\. Write walltime: "01:30:00"\.'),
+        ("prologue: module load x", r"site\.yaml: prologue is 'module load x', not a list of texts\. Write e\.g\."),
+        ("gpus: 2", r"gpus is 2 and processes 1; each card takes one process\. Make them equal\."),
+        ("jobs: [", r"site\.yaml is no YAML: .* Correct it\."),
+        ("- jobs", r"site\.yaml holds a list, not KEY: VALUE lines"),
+    ],
+)
+def test_a_wrong_site_file_is_told(tmp_path, text, said):
+    (tmp_path / "site.yaml").write_text(text + "\n")
+    with pytest.raises(BatchError, match=said):
+        load_site(tmp_path / "site.yaml")
+
+
+def test_no_site_file_and_no_sbatch_are_told(tmp_path, monkeypatch):
+    with pytest.raises(BatchError, match=r"there is no site file .*no\.yaml \(No such file .*hpc/sites/generic\.yaml"):
+        load_site(tmp_path / "no.yaml")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(BatchError, match=r"there is no sbatch here\. Type this where jobs can be submitted"):
+        check_job("#!/bin/sh\n")
+
+
+def test_every_process_of_a_job_takes_a_card_of_its_own(monkeypatch):
+    assert [card_of(f"SLURMCluster-3-{k}", "0,1,2,3") for k in range(4)] == ["0", "1", "2", "3"]
+    assert card_of("SLURMCluster-3", "5") == "5"
+    assert card_of("SLURMCluster-3-1", "") is None
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b")
+    dask_setup(type("Worker", (), {"name": "SLURMCluster-0-1"}))
+    import os
+
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-b"
+
+
+class Cluster:
+    """What is asked of a SLURMCluster, without Slurm."""
+
+    def __init__(self, jobs):
+        self.workers = {name: type("Job", (), {"job_id": number}) for name, number in jobs.items()}
+        self.worker_spec = dict.fromkeys(jobs)
+        self.names, self.scaled = [], []
+
+    @property
+    def scheduler_info(self):
+        return {"workers": {f"tcp://{name}": {"name": name} for name in self.names}}
+
+    def scale(self, jobs):
+        self.scaled.append(jobs)
+
+
+def test_jobs_that_ended_are_replaced_while_scenes_are_left_and_stillborn_ones_end_the_batch(tmp_path, monkeypatch):
+    queue = ["7"]
+    monkeypatch.setattr("eosr.batch_cluster._queued", lambda: set(queue))
+    monkeypatch.setattr("eosr.batch_cluster._LOOK", 0)
+    cluster = Cluster({"w-0": "7", "w-1": "8"})
+    cluster.names = ["w-0", "w-1"]
+    jobs = SlurmJobs(cluster, Site(kind="slurm", jobs=2), tmp_path)
+    jobs(5)
+    assert list(cluster.worker_spec) == ["w-0"], "the ended one is taken out, so that scale() submits another"
+    assert cluster.scaled == [2]
+    jobs(1)
+    assert cluster.scaled == [2, 1], "no more jobs than scenes left"
+
+    (tmp_path / "eosr-batch-9.err").write_text("a\nbash: python: command not found\n")
+    queue.clear()
+    dead = Cluster({"w-0": "9", "w-1": "10", "w-2": "11"})
+    with pytest.raises(
+        BatchError, match=r"3 jobs in a row ended before a worker came: bash: python: command not found"
+    ):
+        SlurmJobs(dead, Site(kind="slurm", jobs=3), tmp_path)(5)
+
+
+def test_slurm_that_does_not_answer_is_waited_for(tmp_path, monkeypatch):
+    from eosr.batch_cluster import _queued
+
+    monkeypatch.setattr(subprocess, "run", lambda *a, **k: subprocess.CompletedProcess(a, 1, "", "Unable to contact"))
+    assert _queued() is None
+    cluster = Cluster({"w-0": "7"})
+    SlurmJobs(cluster, Site(kind="slurm"), tmp_path)(1)
+    assert list(cluster.worker_spec) == ["w-0"]

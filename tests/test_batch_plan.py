@@ -1,0 +1,99 @@
+"""The plan of a batch: which scenes, how large, and what cannot work, before a pixel is read."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from batches import QUICK, write_items
+from conftest import write_scene
+
+from eosr.batch import BatchConfig, plan
+from eosr.batch_plan import readable, signer
+from eosr.errors import BandError, BatchError, GridError, SourceError, WeightsError
+
+
+@pytest.fixture(scope="module")
+def items(tmp_path_factory):
+    return write_items(tmp_path_factory.mktemp("scenes"), 2)
+
+
+def test_every_satellite_tile_and_day_is_a_scene_with_its_size(items, tmp_path):
+    other = write_scene(tmp_path / "east", size=120, left=799980.0).item(
+        ident="east", **{"s2:mgrs_tile": "32TRM"}, datetime="2023-06-01T10:15:00Z"
+    )
+    planned = plan([*items, other], QUICK)
+    assert [(one.name, one.tile, one.rows, one.columns) for one in planned.scenes] == [
+        ("S2A_32TQM_20230601_0_L2A", "32TQM", 180, 180), ("S2A_32TQM_20230602_0_L2A", "32TQM", 180, 180),
+        ("east", "32TRM", 120, 120),
+    ]  # fmt: skip
+    assert planned.scenes[0].bands == ("B05", "B11")
+    # Two bands of two bytes, and 1.65 of it for Zarr and COG together.
+    assert planned.scenes[0].size == int(180 * 180 * 2 * 2 * 1.65)
+    assert planned.area == pytest.approx(2 * 3.24 + 1.44)
+    assert str(planned).startswith("3 scenes of 2 tiles, 8 km2, 6 bands at 10 m; about ")
+
+
+def test_pieces_of_one_day_are_one_scene(items):
+    second = json.loads(json.dumps(items[0])) | {"id": "S2A_32TQM_20230601_1_L2A"}
+    second["properties"]["datetime"] = "2023-06-01T10:15:20Z"
+    (scene,) = plan([items[0], second], QUICK).scenes
+    assert scene.name == "sentinel-2a_32TQM_20230601_L2A"
+    assert scene.item_ids == ["S2A_32TQM_20230601_0_L2A", "S2A_32TQM_20230601_1_L2A"]
+
+
+def test_the_whole_default_has_twelve_bands_and_a_time(items):
+    (scene, _) = plan(items, BatchConfig()).scenes
+    assert len(scene.bands) == 12
+    assert scene.cpu == pytest.approx(0.0324 * 15.5)
+
+
+def test_a_window_cuts_the_scenes_and_leaves_out_those_it_misses(items, tmp_path):
+    far = write_scene(tmp_path / "far", size=120, left=799980.0).item(ident="far", **{"s2:mgrs_tile": "32TRM"})
+    left, top = 699960.0, 5000040.0
+    config = replace(QUICK, bbox=(left, top - 1200, left + 600, top), bbox_crs="item")
+    planned = plan([*items, far], config)
+    assert [(one.rows, one.columns) for one in planned.scenes] == [(120, 60), (120, 60)]
+    assert planned.outside == ("far",)
+    with pytest.raises(BatchError, match=r"none of 1 scenes lies in bbox=.*\. Correct it, or leave it away"):
+        plan([far], config)
+
+
+def test_what_cannot_work_is_told_before_anything_runs(items):
+    with pytest.raises(BatchError, match=r"there is no item to sharpen\. Widen the search"):
+        plan([], QUICK)
+    top = json.loads(json.dumps(items[1]))
+    top["properties"]["s2:product_type"] = "S2MSI1C"
+    with pytest.raises(BatchError, match=r"of two levels, 1 of L1C and 1 of L2A.*Search one collection"):
+        plan([items[0], top], QUICK)
+    moved = json.loads(json.dumps(items[0]))
+    moved["properties"]["datetime"] = "2023-07-01T10:15:00Z"
+    with pytest.raises(BatchError, match=r"two scenes would be written to S2A_32TQM_20230601_0_L2A"):
+        plan([items[0], moved], QUICK)
+    with pytest.raises(WeightsError, match="nosuch"):
+        plan(items, BatchConfig(weights=("nosuch",)))
+    with pytest.raises(BandError, match="B99"):
+        plan(items, replace(QUICK, bands=("B99",)))
+    with pytest.raises(GridError, match="chunks=7"):
+        plan(items, replace(QUICK, chunks=7))
+    bare = json.loads(json.dumps(items[0]))
+    del bare["properties"]["proj:epsg"]
+    with pytest.raises(SourceError, match="S2A_32TQM_20230601_0_L2A"):
+        plan([bare], QUICK)
+
+
+def test_hrefs_are_signed_by_the_function_that_is_named(items, monkeypatch):
+    monkeypatch.setattr("posixpath.normcase", lambda href: href + "?signed")
+    assert signer("posixpath:normcase")("a.tif") == "a.tif?signed"
+    for name in ("nosuch:sign", "json:nosuch", "json"):
+        with pytest.raises(BatchError, match=r"names no function here .*sign='planetary_computer:sign'"):
+            signer(name)
+
+
+def test_sizes_are_readable():
+    assert [readable(size) for size in (0, 999, 1234, 5.6e9, 1.234e14)] == [
+        "0 B",
+        "999 B",
+        "1.23 kB",
+        "5.6 GB",
+        "123 TB",
+    ]

@@ -1,0 +1,123 @@
+"""`eosr batch` as it is typed: plan, run, run again, what is missing, what is refused."""
+
+import json
+
+import pytest
+from batches import manifest_of, pixels_of, write_items
+from conftest import stac_api
+from range_server import serve
+
+from eosr.cli import main
+
+
+@pytest.fixture(scope="module")
+def items(tmp_path_factory):
+    return write_items(tmp_path_factory.mktemp("scenes"), 2, size=120)
+
+
+@pytest.fixture
+def command(items, tmp_path):
+    """The command line for a file of items, with more words."""
+
+    def made(*more, of=items):
+        (tmp_path / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": of}))
+        return [
+            "batch", str(tmp_path / "items.json"), str(tmp_path / "out"), "--method", "bicubic", "--bands", "B05", *more
+        ]  # fmt: skip
+
+    return made
+
+
+def test_a_dry_run_says_what_would_be_done_and_does_nothing(command, tmp_path, capsys):
+    assert main(command("--dry-run")) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].startswith("2 scenes of 1 tiles, 3 km2, 2 bands at 10 m; about ")
+    assert told[1] == "  S2A_32TQM_20230601_0_L2A: B05, 120 x 120 pixels"
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_batch_runs_tells_each_scene_and_a_second_time_there_is_nothing_to_do(command, tmp_path, capsys):
+    assert main(command("--workers", "1")) == 0
+    told = capsys.readouterr()
+    assert f"2 of 2 scenes in {tmp_path / 'out'}, 2 of them now, 3 km2 in " in told.out
+    assert "dashboard: http" in told.err
+    assert "S2A_32TQM_20230602_0_L2A: done in " in told.err
+    assert not list((tmp_path / "out").glob("scenes/*/*.zarr")), "COGs are the default"
+    assert main(command("--quiet")) == 0
+    told = capsys.readouterr()
+    assert told.out.splitlines()[-1] == f"2 of 2 scenes in {tmp_path / 'out'}"
+    assert told.err == ""
+
+
+def test_what_is_missing_is_told_and_the_status_is_1(command, items, tmp_path, capsys):
+    broken = json.loads(json.dumps(items[1]))
+    broken["assets"]["B05"]["href"] = str(tmp_path / "gone.tif")
+    assert main(command("--quiet", "--attempts", "1", of=[items[0], broken])) == 1
+    told = capsys.readouterr().err
+    assert told.startswith(f"1 of 2 scenes in {tmp_path / 'out'}, 1 of them now")
+    assert f"failed   {broken['id']}: cannot read {tmp_path / 'gone.tif'}: " in told
+    assert {line["state"] for line in manifest_of(tmp_path / "out")} == {"done", "failed"}
+
+
+def test_a_window_cuts_only_with_clip(command, capsys):
+    box = ["--bbox", "699960", "4999440", "700560", "5000040", "--bbox-crs", "item"]
+    assert main(command("--dry-run", *box)) == 0
+    assert "120 x 120 pixels" in capsys.readouterr().out
+    assert main(command("--dry-run", "--clip", *box)) == 0
+    assert "60 x 60 pixels" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--cluster", "no.yaml"], "eosr: there is no site file no.yaml"),
+        (["--workers", "0"], "eosr: --workers takes 1 or more, and only without --cluster."),
+        (["--tile", "32TQX"], "eosr: no item of tile 32TQX among those found; there are 32TQM."),
+        (["--attempts", "0"], "eosr: --attempts 0, --backoff 10.0 and --threads 0 must be 1, 0 and 0 or more."),
+        (["--sign", "nosuch:sign"], "eosr: --sign nosuch:sign names no function here"),
+    ],
+)
+def test_wrong_arguments_are_told_in_one_line(command, tmp_path, capsys, more, said):
+    assert main(command(*more)) == 1
+    told = capsys.readouterr().err
+    assert told.splitlines()[-1].startswith(said)
+    assert not (tmp_path / "out" / "scenes").exists()
+
+
+def test_more_than_100_gb_are_asked_for_and_refused_where_nobody_can_answer(command, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("eosr.batch.LARGE", 1000)
+    assert main(command()) == 1
+    assert "Say that it may: --yes." in capsys.readouterr().err
+    asked = []
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda text: asked.append(text) or "n")
+    assert main(command()) == 1
+    assert asked[0].endswith("Begin? [y/N] ")
+    assert not (tmp_path / "out" / "scenes").exists()
+
+
+def test_a_search_at_an_api_over_a_bad_line_ends_in_the_right_pixels_or_names_the_file(tmp_path, capsys):
+    """A server that fails once, and one whose file is gone; when it is back, the same command makes what is missing."""
+    items = write_items(tmp_path / "scenes", 3, size=120)
+    modes = ("ok", "data-503-once", "404")
+    with serve(tmp_path / "scenes") as server:
+        served = json.loads(json.dumps(items))
+        for number, (item, mode) in enumerate(zip(served, modes, strict=True)):
+            for band, asset in item["assets"].items():
+                asset["href"] = f"{server.url}/{mode}/scene-{number}/{band}.tif"
+        (tmp_path / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": served}))
+        settings = ["--method", "bicubic", "--bands", "B05,B11", "--attempts", "2", "--backoff", "0.1", "--quiet"]
+        with stac_api(tmp_path / "items.json") as url:
+            search = ["batch", url, str(tmp_path / "out"), "--collection", "sentinel-2-l2a", "--datetime", "2023-06"]
+            assert main([*search, *settings, "--workers", "2"]) == 1
+            told = capsys.readouterr().err
+            assert f"failed   {items[2]['id']}: cannot read {server.url}/404/scene-2/B" in told
+            states = {(line["scene"], line["state"]) for line in manifest_of(tmp_path / "out")}
+            assert (items[1]["id"], "done") in states
+            assert (items[2]["id"], "failed") in states
+            server.mode = "ok"
+            assert main([*search, *settings, "--workers", "2"]) == 0
+        assert any(range_ and "data-503-once" in path for _, path, range_ in server.requests), "nothing was disturbed"
+    (tmp_path / "local.json").write_text(json.dumps({"type": "FeatureCollection", "features": items}))
+    assert main(["batch", str(tmp_path / "local.json"), str(tmp_path / "right"), *settings, "--workers", "1"]) == 0
+    assert pixels_of(tmp_path / "out") == pixels_of(tmp_path / "right")
