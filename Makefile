@@ -6,7 +6,10 @@ STAMP := $(VENV)/.installed
 
 HOROVOD := $(VENV)/.horovod
 
-.PHONY: demo picture test lint benchmark clean horovod
+# A file of tests stays on one worker, so that what its tests share is made once; tests/conftest.py puts long files first.
+XDIST := -n 2 --dist loadfile --no-loadscope-reorder
+
+.PHONY: demo picture test test-long lint benchmark clean horovod
 
 demo: $(STAMP)
 	$(BIN)/eosr demo demo-output
@@ -18,7 +21,12 @@ picture: demo
 
 test: lint
 	@$(MAKE) --no-print-directory horovod || echo "Horovod cannot be built here: its tests are skipped"
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest $(XDIST) -m "not long"
+
+# The rest: tests that wait for time limits, and whole trainings. .ci/run runs both.
+test-long: $(STAMP)
+	@$(MAKE) --no-print-directory horovod || echo "Horovod cannot be built here: its tests are skipped"
+	$(BIN)/pytest $(XDIST) -m long
 
 # Horovod for the torch in $(VENV): minutes the first time, from the cache in ~/.cache/eosr afterwards.
 horovod: $(HOROVOD)

@@ -13,7 +13,6 @@ import threading
 import time
 from collections import defaultdict
 from contextlib import ExitStack
-from importlib import import_module
 from pathlib import Path
 from unittest import mock
 
@@ -26,6 +25,7 @@ from synthetic import write_scene
 import eosr
 from eosr.bands import BANDS
 from eosr.degrade import blur_sigma
+from eosr.memory import keep_freed_memory
 from eosr.nn.weights import SHIPPED, load_weights
 
 TARGET = 15.0
@@ -98,17 +98,17 @@ def where_it_goes(item: Path, folder: Path, chunk: int, consistency: bool) -> di
 
     import eosr.nn.tile
     import eosr.stac_engines
+    import eosr.tiles
     from eosr.nn.generator import BackProjectionGenerator
 
-    journey = import_module("eosr.superresolve")  # the package's attribute of that name is the function
     parts = Parts()
     spots = [
         (eosr.stac_engines.CheckedReader, "read", "read COG"),
-        (journey, "fill_gaps", "fill gaps"),
-        (journey, "project_tile", "projection"),
-        (journey, "_as_dtype", "to uint16"),
-        (journey, "as_float_with_nan", "to float"),
-        (journey.TileTask, "__call__", "tile, rest"),
+        (eosr.tiles, "fill_gaps", "fill gaps"),
+        (eosr.tiles, "project_tile", "projection"),
+        (eosr.tiles, "as_dtype", "to uint16"),
+        (eosr.tiles, "as_float_with_nan", "to float"),
+        (eosr.tiles.TileTask, "__call__", "tile, rest"),
         (eosr.nn.tile, "sharpen", "normalise"),
         (BackProjectionGenerator, "forward", "network"),
         (zarr.Array, "__setitem__", "write Zarr"),
@@ -135,6 +135,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.size % 6 or options.chunk % 6:
         parser.error("--size and --chunk must be multiples of 6")
+    keep_freed_memory()
     torch.set_num_threads(options.threads)
     torch.set_flush_denormal(True)
     facts, consistency = machine(), not options.no_consistency

@@ -19,7 +19,9 @@ from eosr import accessor as accessor  # registers `ds.s2sr`
 from eosr.adapt import adapt
 from eosr.consistency import project
 from eosr.degrade import degrade
+from eosr.eopf import open_eopf
 from eosr.evaluate import evaluate
+from eosr.foreign import from_xarray
 from eosr.radiometry import to_reflectance
 from eosr.safe import open_safe
 from eosr.stac import open_stac
@@ -38,7 +40,9 @@ __all__ = [
     "adapt",
     "degrade",
     "evaluate",
+    "from_xarray",
     "load_weights",
+    "open_eopf",
     "open_safe",
     "open_stac",
     "project",

@@ -14,6 +14,7 @@ from eosr.adapt import Adaptation, adapt
 from eosr.degrade import degrade
 from eosr.evaluate import Methods, evaluate
 from eosr.evaluate_pairs import Property
+from eosr.foreign import adopted
 from eosr.metrics.table import Convention
 from eosr.superresolve import superresolve
 
@@ -35,7 +36,11 @@ class S2SRAccessor:
     """Sharpen, degrade, score and write a Sentinel-2 Dataset; no logic of its own."""
 
     def __init__(self, dataset: xr.Dataset) -> None:
-        self._dataset = dataset  # nothing else: xarray caches accessors, and errors raised here are hidden
+        self._given = dataset  # nothing else: xarray caches accessors, and errors raised here are hidden
+
+    @property
+    def _dataset(self) -> xr.Dataset:
+        return adopted(self._given)
 
     @_documented_as(superresolve)
     def superresolve(
@@ -69,7 +74,7 @@ class S2SRAccessor:
         windows: int = 256,
         seed: int = 0,
         device: str = "auto",
-        progress: Callable[[int, int], None] | None = None,
+        progress: write.Progress = None,
     ) -> Adaptation:
         """See `eosr.adapt`."""
         return adapt(

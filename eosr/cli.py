@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from eosr import __version__
+from eosr.cli_batch import add_options as add_batch_options
+from eosr.cli_batch import run_batch
 from eosr.cli_evaluate import add_options, judged, options_of
 from eosr.cli_options import (
     ALIASES,
@@ -54,21 +56,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0, or 1 after an `EosrError`, which is printed as one line. Wrong options exit with 2; any other error keeps
-        its traceback.
+        0, or 1 after an `EosrError`, which is printed as one line, or for a batch that is not complete.
+        Wrong options exit with 2; any other error keeps its traceback.
     """
     options, unknown = _parser().parse_known_args(argv)
     if unknown:
         _refuse(options.parser, unknown)
     try:
-        options.run(options)
+        return int(options.run(options) or 0)
     except EosrError as error:
         print(f"eosr: {typed(str(error), options.parser.options())}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("eosr: interrupted. The same command goes on where it stopped.", file=sys.stderr)
         return 130
-    return 0
 
 
 def _refuse(parser: Parser, unknown: Sequence[str]) -> NoReturn:
@@ -87,6 +88,8 @@ def _parser() -> Parser:
     for name, text, add, run in (
         ("superresolve", "sharpen a scene and write Zarr, COGs and STAC items", _superresolve_options, _superresolve),
         ("evaluate", "score a scene by Wald's protocol, with bicubic beside", add_options, _evaluate),
+        ("adapt", "adapt weights to a scene, by its own pixels one scale down", _adapt_options, _adapt),
+        ("batch", "sharpen many scenes on many workers, and lose nothing", _batch_options, _batch),
         ("info", "what a weights file or a method is, and where it comes from", _info_options, _info),
         ("demo", "the real sample scene, end to end", _demo_options, _demo),
     ):
@@ -132,6 +135,31 @@ def _superresolve_options(command: Parser) -> None:
     command.epilog = "A killed run goes on when the same command is typed again."
 
 
+def _batch_options(command: Parser) -> None:
+    add_batch_options(command, lambda parser: _sharpening_options(parser, "blur to be undone; see superresolve"))
+
+
+def _batch(options: argparse.Namespace) -> int:
+    return run_batch(options, tell=print)
+
+
+def _adapt_options(command: Parser) -> None:
+    source_options(command)
+    command.add_argument("--out", metavar="FOLDER", type=Path, required=True, help="folder for the weights files")
+    group = command.add_argument_group("how it is adapted")
+    group.add_argument("--weights", type=names, metavar="NAME,NAME", help="to begin with; default: all shipped")
+    group.add_argument("--degradation", metavar="NAME", help="auto (default), study, box, mtf or mtf_diff")
+    group.add_argument("--steps", type=int, default=300, metavar="N", help="per weights file; default 300")
+    group.add_argument("--learning-rate", type=float, default=2e-4, metavar="RATE", help="default 2e-4")
+    group.add_argument("--windows", type=int, default=256, metavar="N", help="places that are read; default 256")
+    group.add_argument("--seed", type=int, default=0, metavar="N", help="default 0")
+    group.add_argument(
+        "--device", default="auto", type=device, metavar="NAME", help="auto (default), cpu, cuda or cuda:N"
+    )
+    group.add_argument("--quiet", action="store_true", help="no progress bar")
+    command.set_defaults(method=None)  # for check_device: a generator runs
+
+
 def _info_options(command: Parser) -> None:
     command.add_argument("weights", metavar="WEIGHTS", help="a shipped name, e.g. s2sr-20m, a file, or a method")
     command.add_argument("--json", action="store_true", help="print JSON")
@@ -174,6 +202,22 @@ def _print_delivery(made: Any) -> None:
         print(f"  COGs       {len(made.cogs)} files, {made.cogs[0].name} ...")
     for item in made.items:
         print(f"  STAC item  {item}")
+
+
+def _adapt(options: argparse.Namespace) -> None:
+    from eosr.adapt import adapt
+
+    check_degradation(options.degradation, "auto", *DEGRADATIONS)
+    ds = open_source(options)
+    check_device(options)
+    found = adapt(
+        ds, options.weights, out=options.out, degradation=options.degradation or "auto", steps=options.steps,
+        learning_rate=options.learning_rate, windows=options.windows, seed=options.seed, device=options.device,
+        progress=None if options.quiet else True,
+    )  # fmt: skip
+    for path, (name, kept) in zip(found.paths, found.kept.items(), strict=True):
+        was, now = found.before[name], found.after[name]
+        print(f"{path}: {'adapted' if kept else 'as it was'}, {was:.2f} -> {now:.2f} DN on the part held out")
 
 
 def _evaluate(options: argparse.Namespace) -> None:

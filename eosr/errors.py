@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 
+def first_line(error: BaseException) -> str:
+    """First line of what an error says, without the full stop; its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
 class EosrError(Exception):
     """Base of every error that eosr raises on purpose; the command line prints it as one line and exits 1."""
 
@@ -61,6 +66,14 @@ class SharedError(TrainingError):
 
 class RankLostError(TrainingError):
     """Another process of a training is gone, or does not answer."""
+
+
+class BatchError(EosrError, RuntimeError):
+    """A batch of scenes cannot begin, or is not complete; ``missing`` names the scenes without a result."""
+
+    def __init__(self, message: str, missing: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.missing = missing
 
 
 class MissingExtraError(EosrError, ImportError):

@@ -40,7 +40,7 @@ def group_of(array: xr.DataArray) -> int:
             return group
     raise GridError(
         f"{array.name or 'the array'} has dimensions {tuple(map(str, array.dims))}, not (..., 'y10', 'x10') or the "
-        "like of 20 or 60. Build the Dataset with eosr.grid.from_arrays or eosr.open_stac."
+        "like of 20 or 60. Open it with eosr.open_stac, or hand it to eosr.from_xarray."
     )
 
 

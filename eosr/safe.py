@@ -91,19 +91,19 @@ def open_safe(
     product = read_product(path)
     wanted = bands_of(product.level) if bands is None else check_bands(bands)
     _check_there(product, wanted, path)
-    asked = _asked(masks)
+    asked = asked_masks(masks)
     folder = _stage_folder(stage, product)
-    ds = open_stac(item_of(product), bands=_with_grid(wanted, asked, product), chunks=chunks, offset=offset)
+    ds = open_stac(item_of(product), bands=with_grid(wanted, asked, product), chunks=chunks, offset=offset)
     if offset == "auto" and product.offset_element and "declare" in ds.attrs["offset_source"]:
         ds.attrs["offset_source"] = f"{product.offset_element} of the metadata"
     side = 1536 if chunks is None else int(chunks)
     for name in map(str, ds.data_vars):
         image = product.images[name]
-        ds[name] = ds[name].copy(data=_placed(lazy_image(image, side // STEPS[image.gsd], folder), ds, image))
+        ds[name] = ds[name].copy(data=placed(lazy_image(image, side // STEPS[image.gsd], folder), ds, image))
     for name in asked:
         mask = lazy_mask(name, product, side // STEPS[20], folder)
         if mask is not None:
-            ds[name] = _as_variable(name, mask, ds, product)
+            ds[name] = as_variable(name, mask, ds, product)
         elif masks is not True:
             raise SourceError(
                 f"{path} ({product.level}) has no file for the mask {name}. Open it without, or with masks=True, which "
@@ -122,7 +122,8 @@ def _check_there(product: Product, wanted: Sequence[str], path: str | Path) -> N
         )
 
 
-def _asked(masks: bool | str | Sequence[str]) -> tuple[str, ...]:
+def asked_masks(masks: bool | str | Sequence[str]) -> tuple[str, ...]:
+    """Names of the masks that an argument ``masks`` asks for."""
     if isinstance(masks, bool):
         return tuple(MASKS) if masks else ()
     names = (masks,) if isinstance(masks, str) else tuple(masks)
@@ -145,14 +146,14 @@ def _stage_folder(stage: str | Path | None, product: Product) -> Path | None:
     return folder / product.id
 
 
-def _with_grid(wanted: Sequence[str], asked: Sequence[str], product: Product) -> list[str]:
+def with_grid(wanted: Sequence[str], asked: Sequence[str], product: Product) -> list[str]:
     """Bands to open: masks need the coordinates of a 20 m band, which is dropped in the end where nobody wants it."""
     if not asked or any(band in BANDS_20M for band in wanted):
         return list(wanted)
     return [*wanted, *[band for band in product.images if band in BANDS_20M][:1]]
 
 
-def _placed(pixels: da.Array, ds: xr.Dataset, image: Image) -> da.Array:
+def placed(pixels: da.Array, ds: xr.Dataset, image: Image) -> da.Array:
     """Part of a whole image (layer, y, x) that the Dataset covers: the ground that all bands share."""
     group = group_of(ds[image.name])
     corner = transform_of(ds, group)
@@ -161,9 +162,10 @@ def _placed(pixels: da.Array, ds: xr.Dataset, image: Image) -> da.Array:
     return pixels[:, top : top + rows, left : left + columns]
 
 
-def _as_variable(name: str, mask: da.Array, ds: xr.Dataset, product: Product) -> xr.DataArray:
+def as_variable(name: str, mask: da.Array, ds: xr.Dataset, product: Product) -> xr.DataArray:
+    """A mask (y20, x20) as a variable of the Dataset, on its 20 m grid."""
     band = next(name for name in ds.data_vars if name in BANDS_20M)
-    pixels = _placed(mask[None], ds, product.images[str(band)])
+    pixels = placed(mask[None], ds, product.images[str(band)])
     variable = ds[band].copy(data=pixels)
     variable.attrs = {"long_name": MASKS[name]}
     return variable

@@ -25,9 +25,9 @@ from eosr.grid import from_arrays
 from eosr.items import CARRIED, read_item, tile_of
 from eosr.stac_engines import ENGINES, can_read_s3, load
 from eosr.stac_records import Scene
-from eosr.stac_search import BBox, Item, find_items
+from eosr.stac_search import TIMEOUT, BBox, Item, find_items
 
-__all__ = ["by_tile", "find_items", "open_stac"]
+__all__ = ["by_tile", "find_items", "of_tile", "open_stac"]
 
 #: Side of the 60 m pixel: windows and chunks are whole numbers of it [m].
 _STEP = 60
@@ -54,6 +54,7 @@ def open_stac(
     sign: Callable[[str], str] | None = None,
     alternate: str | None = None,
     gdal_env: Mapping[str, str] | None = None,
+    timeout: float = TIMEOUT,
 ) -> xr.Dataset:
     """Sentinel-2 images of one tile as a lazy multi-resolution Dataset of digital numbers.
 
@@ -83,7 +84,11 @@ def open_stac(
         Name of the alternate hrefs to read, e.g. ``"https"`` or ``"s3"``. Default: the main hrefs, but ``"https"``
         instead of s3 where the process has no AWS credentials.
     gdal_env : mapping, optional
-        More GDAL options, e.g. ``{"AWS_REQUEST_PAYER": "requester"}``.
+        More GDAL options, e.g. ``{"AWS_REQUEST_PAYER": "requester"}``. They overrule `eosr.stac_engines.GDAL_ENV`
+        (as environment variables of the same names do), where the time-outs of the files are:
+        ``{"GDAL_HTTP_TIMEOUT": "120", "GDAL_HTTP_LOW_SPEED_TIME": "60"}``.
+    timeout : float
+        What a catalogue or an API may take [s]: see `eosr.stac.find_items`. The files have ``gdal_env``.
 
     Returns
     -------
@@ -116,7 +121,7 @@ def open_stac(
     window = _check_bbox(bbox, bbox_crs)
     items = find_items(
         source, collection=collection, bbox=_search_box(window, bbox_crs), intersects=intersects,
-        datetime=datetime, query=query, max_cloud_cover=max_cloud_cover,
+        datetime=datetime, query=query, max_cloud_cover=max_cloud_cover, timeout=timeout,
     )  # fmt: skip
     prefer = alternate or (None if can_read_s3() else "https")
     items = _of_tile(items, tile)
@@ -147,6 +152,12 @@ def by_tile(items: Sequence[Item]) -> dict[str, list[Item]]:
     for item in items:
         grouped.setdefault(tile_of(item), []).append(item)
     return dict(sorted(grouped.items()))
+
+
+def of_tile(items: Sequence[Item], tile: str) -> list[Item]:
+    """Items of one MGRS tile, however it is written: ``"32TQM"``, ``"T32TQM"``, ``"5VNK"``."""
+    wanted = str(tile).upper().removeprefix("T").zfill(5)
+    return [item for item in items if tile_of(item) == wanted]
 
 
 def _check_chunks(chunks: int) -> int:
@@ -228,7 +239,7 @@ def _window(scene: Scene, window: BBox | None, bbox_crs: str) -> BBox:
 def _of_tile(items: list[Item], tile: str | None) -> list[Item]:
     if tile is None:
         return items
-    kept = [item for item in items if tile_of(item) == str(tile).upper().removeprefix("T").zfill(5)]
+    kept = of_tile(items, tile)
     if not kept:
         raise SourceError(f"no item of tile {tile!r} among those found; there are {list(by_tile(items))}.")
     return kept

@@ -3,14 +3,16 @@
 Neither sees the user's items. Both get plain items made here from `eosr.items.Scene`, with everything stated that they
 would otherwise guess: EPSG code, shape, transform, pixel type, nodata. Their silent faults cannot occur then: no
 lat/lon fallback grid, no resampling, no rescaling, no 404 taken for nodata. Before the first pixels of a file are
-handed over, its own header is compared with what the item said.
+handed over, its own header is compared with what the item said. What fails over the network is read once more.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
 import dask.array as da
 import numpy as np
@@ -26,22 +28,57 @@ from eosr.grid import STEPS
 from eosr.stac_records import Asset, Scene
 
 Bounds = tuple[float, float, float, float]
+Read = TypeVar("Read")
 
 ENGINES: Final = ("stackstac", "odc")
 
 #: GDAL options of every read. Retries and time-outs, because GDAL has neither by default; no listing of folders.
+#: LOW_SPEED: 20 s without a byte end a request. GDAL 3.10 does not ask again then, as it does after TIMEOUT, and asks
+#: five times for one block by itself: a server that stalls would else hold a block for 5 x 6 x 30 s.
 GDAL_ENV: Final = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_HTTP_MAX_RETRY": "5",
     "GDAL_HTTP_RETRY_DELAY": "0.2",
     "GDAL_HTTP_TIMEOUT": "30",
     "GDAL_HTTP_CONNECTTIMEOUT": "10",
+    "GDAL_HTTP_LOW_SPEED_TIME": "20",
+    "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
     "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
 }
+
+#: Side of what is read at once [px]: the blocks of COGs are this large (AWS), or a half or a quarter of it.
+_READ: Final = 1024
 
 #: What no option may overrule. GDAL decodes JPEG 2000 tiles in threads of its own and drops their errors: a truncated
 #: file reads as nodata (seen with GDAL 3.10.3). With one thread the error arrives. Dask has threads enough.
 _ALWAYS: Final = {"GDAL_NUM_THREADS": "1"}
+
+#: Names under which a file has been read again in this process; see `read_twice`.
+_NAMES: Final = itertools.count(1)
+
+#: What rasterio and stackstac raise when a file cannot be read.
+_FAILURES: Final = (rasterio.errors.RasterioError, RuntimeError, OSError)
+
+#: What GDAL says of a fault over HTTP -> what to try; the first that fits.
+_HINTS: Final = {
+    r"response code: 40[13]": (
+        "The server refuses. A signature that has run out needs a new one: open the items again, with sign= where "
+        "addresses must be signed, or a token: gdal_env={'GDAL_HTTP_HEADERS': 'Authorization: Bearer <token>'}."
+    ),
+    r"response code: (429|5\d\d)": (
+        "The server fails or is busy. Try again later, or ask more often: gdal_env={'GDAL_HTTP_MAX_RETRY': '10'}."
+    ),
+    "timed out|too slow": (
+        "The server does not answer in time. Try again later, or wait longer: "
+        "gdal_env={'GDAL_HTTP_LOW_SPEED_TIME': '60', 'GDAL_HTTP_TIMEOUT': '120'}."
+    ),
+    "Range downloading not supported": "The server cannot send parts of a file: download it, and open it from disk.",
+    "Read error": (
+        "Check that the address exists and the file is whole: less came than was asked for, or the server failed or "
+        "stalled in the middle of it (to wait longer: gdal_env={'GDAL_HTTP_LOW_SPEED_TIME': '60'})."
+    ),
+    "": "Check that the address exists and the file is whole.",
+}
 
 
 def load(
@@ -66,7 +103,7 @@ def load(
     chunk : int
         10 m pixels, a multiple of 6.
     gdal_env : mapping
-        GDAL options on top of `GDAL_ENV`.
+        GDAL options on top of `GDAL_ENV` and of the variables of the environment with the same names.
 
     Raises
     ------
@@ -84,9 +121,14 @@ def load(
         groups.setdefault((asset.gsd, asset.dtype), []).append(name)
     arrays: dict[str, da.Array] = {}
     for (gsd, dtype), members in groups.items():
-        env = {**GDAL_ENV, **gdal_env, **_ALWAYS}
+        env = {**GDAL_ENV, **_of_environment(), **gdal_env, **_ALWAYS}
         arrays |= loader(scenes, members, bounds, gsd, np.dtype(dtype), chunk // STEPS[gsd], env)
     return {name: arrays[name] for name in names}
+
+
+def _of_environment() -> dict[str, str]:
+    # GDAL would take an option that is set over a variable of the environment, and the user who set that has no say.
+    return {name: os.environ[name] for name in GDAL_ENV if name in os.environ}
 
 
 def _fill(dtype: np.dtype[Any]) -> Any:
@@ -120,14 +162,28 @@ def _load_stackstac(
     scenes: Sequence[Scene], names: Sequence[str], bounds: Bounds, gsd: int, dtype: np.dtype[Any], chunk: int,
     env: Mapping[str, str],
 ) -> dict[str, da.Array]:  # fmt: skip
+    read = _read_chunks(scenes[0].assets[names[0]], bounds)
     stacked = stackstac.stack(
         _plain_items(scenes, names), assets=list(names), epsg=scenes[0].epsg, resolution=gsd, bounds=bounds,
-        snap_bounds=False, chunksize=(1, 1, chunk, chunk), dtype=dtype, fill_value=_fill(dtype), rescale=False,
+        snap_bounds=False, chunksize=(1, 1, *read), dtype=dtype, fill_value=_fill(dtype), rescale=False,
         sortby_date=False, xy_coords=False, properties=False, band_coords=False, errors_as_nodata=(),
         gdal_env=LayeredEnv(always=dict(env), open={"VSI_CACHE": True}, read={"VSI_CACHE": False}),
         reader=CheckedReader,
     ).data  # fmt: skip
-    return {name: stacked[:, index] for index, name in enumerate(names)}
+    return {name: stacked[:, index].rechunk({1: chunk, 2: chunk}) for index, name in enumerate(names)}
+
+
+def _read_chunks(asset: Asset, bounds: Bounds) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Rows and columns that are read together: those of the file's blocks, so that no block is fetched twice.
+
+    Cut at multiples of `_READ` from the corner of the file, wherever the window begins.
+    """
+    left, bottom, right, top = bounds
+    first = (round((asset.top - top) / asset.gsd), round((left - asset.left) / asset.gsd))
+    count = (round((top - bottom) / asset.gsd), round((right - left) / asset.gsd))
+    cuts = ([at, *range(at - at % _READ + _READ, at + n, _READ), at + n] for at, n in zip(first, count, strict=True))
+    rows, columns = (tuple(after - before for before, after in itertools.pairwise(one)) for one in cuts)
+    return rows, columns
 
 
 def _load_odc(
@@ -195,9 +251,37 @@ def check_file(
         raise SourceError(f"{href} holds {dataset.dtypes[0]} pixels, its item says {dtype}. {remedy}")
 
 
+def read_twice(href: str, read: Callable[[str], Read]) -> Read:
+    """What ``read`` returns of an address; what fails over HTTP is tried once more, and GDAL knows nothing of it then.
+
+    Raises
+    ------
+    SourceError
+        If it fails again, or the file is not read over HTTP; see `read_error`.
+
+    Notes
+    -----
+    GDAL does not ask again for a body that was cut, and keeps the part that came. It also keeps for the life of the
+    process that a file could not be opened. Both are kept by address. So the second address ends in a fragment, which
+    no server is sent and no other read has. GDAL's own way to forget (CPL_VSIL_CURL_NON_CACHED) ended in a deadlock
+    with other threads that read the same file (GDAL 3.10.3).
+    """
+    try:
+        return read(href)
+    except _FAILURES as error:
+        if not href.startswith(("http://", "https://")):
+            raise read_error(href, error) from None
+    try:
+        return read(f"/vsicurl/{href}#{next(_NAMES)}")  # rasterio would cut the fragment off a plain address
+    except _FAILURES as error:
+        raise read_error(href, error) from None
+
+
 def read_error(href: str, error: BaseException) -> SourceError:
     """Make the error for a file that cannot be read: its name, what GDAL says, and what to try."""
     bare = href.split("?")[0]
+    # What follows the question mark may be a signature.
+    reason = re.sub(rf"{re.escape(href)}(#\d+)?", lambda _: bare, _innermost(error))
     if href.startswith("s3://"):
         hint = (
             "Reading s3 needs credentials (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY), the endpoint where it is not "
@@ -210,10 +294,10 @@ def read_error(href: str, error: BaseException) -> SourceError:
     elif "zipper.dataspace.copernicus.eu" in bare:
         hint = "CDSE needs a token: open_stac(..., gdal_env={'GDAL_HTTP_HEADERS': 'Authorization: Bearer <token>'})."
     elif href.startswith("http"):
-        hint = "Check that the address exists and the file is whole; what failed once stays remembered in this process."
+        hint = next(hint for said, hint in _HINTS.items() if re.search(said, reason))
     else:
         hint = "Check that the file exists and is whole."
-    return SourceError(f"cannot read {bare}: {_innermost(error)}. {hint}")
+    return SourceError(f"cannot read {bare}: {reason}. {hint}")
 
 
 def _innermost(error: BaseException) -> str:
@@ -222,26 +306,31 @@ def _innermost(error: BaseException) -> str:
     return str(error).split("?sv=")[0].strip().rstrip(".") or type(error).__name__
 
 
+def _href(address: str) -> str:
+    return address.removeprefix("/vsicurl/").split("#")[0]
+
+
 class CheckedReader(AutoParallelRioReader):  # type: ignore[misc]  # stackstac publishes no types
     """stackstac's reader that compares every file with its item and names it when it cannot be read."""
 
     def _open(self) -> Any:
-        try:
-            # Before stackstac does: where the header is not as promised it would resample without a word.
-            with self.gdal_env.open, rasterio.open(self.url, sharing=False) as dataset:
-                left, _, _, top = bounds = self.spec.bounds
-                gsd = self.spec.resolutions_xy[0]
-                check_file(self.url, dataset, self.spec.epsg, gsd, (left, top), bounds, self.dtype)
-            return super()._open()
-        except (rasterio.errors.RasterioError, RuntimeError, OSError) as error:
-            raise read_error(self.url, error) from None
+        # Before stackstac does: where the header is not as promised it would resample without a word.
+        with self.gdal_env.open, rasterio.open(self.url, sharing=False) as dataset:
+            left, _, _, top = bounds = self.spec.bounds
+            gsd = self.spec.resolutions_xy[0]
+            check_file(_href(self.url), dataset, self.spec.epsg, gsd, (left, top), bounds, self.dtype)
+        return super()._open()
 
     def read(self, window: Any, **kwargs: Any) -> Any:
         """Pixels of one window, or a `SourceError` that names the file."""
-        try:
-            return super().read(window, **kwargs)
-        except (rasterio.errors.RasterioError, RuntimeError, OSError) as error:
-            raise read_error(self.url, error) from None
+        return read_twice(self.url, lambda address: self._at(address)._read(window, **kwargs))
+
+    def _at(self, address: str) -> CheckedReader:
+        state: Any = self.__getstate__()
+        return self if address == self.url else CheckedReader(**{**state, "url": address})
+
+    def _read(self, window: Any, **kwargs: Any) -> Any:
+        return super().read(window, **kwargs)
 
 
 def can_read_s3() -> bool:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import rasterio
-import rasterio.errors
 from odc.loader import RioDriver
 from odc.loader._rio import RioReader
 
-from eosr.stac_engines import check_file, read_error
+from eosr.stac_engines import check_file, read_twice
 
 
 class CheckedOdcReader(RioReader):
@@ -22,15 +22,16 @@ class CheckedOdcReader(RioReader):
         """Pixels of one block, or a `SourceError` that names the file."""
         href = self._src.uri
         box = dst_geobox.boundingbox
-        try:
-            with rasterio.open(href, sharing=False) as dataset:
+
+        def at(address: str) -> Any:
+            with rasterio.open(address, sharing=False) as dataset:
                 check_file(
                     href, dataset, dst_geobox.crs.epsg, dst_geobox.transform.a, (box.left, box.top),
                     (box.left, box.bottom, box.right, box.top), np.dtype(cfg.dtype),
                 )  # fmt: skip
-            return super().read(cfg, dst_geobox, **kwargs)
-        except (rasterio.errors.RasterioError, OSError) as error:
-            raise read_error(href, error) from None
+            return RioReader(replace(self._src, uri=address), self._ctx).read(cfg, dst_geobox, **kwargs)
+
+        return read_twice(href, at)
 
 
 class CheckedDriver(RioDriver):

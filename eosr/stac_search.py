@@ -9,20 +9,33 @@ from __future__ import annotations
 import copy
 import datetime as dt
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import pystac
+from pystac.stac_io import DefaultStacIO
 from pystac.utils import is_absolute_href, make_absolute_href
 from pystac_client import Client, ConformanceClasses
 from pystac_client.exceptions import APIError
+from pystac_client.stac_api_io import StacApiIO
+from urllib3 import Retry
 
 from eosr.errors import SourceError
 from eosr.stac_conditions import OPERATORS, box_of, conditions_of
 from eosr.stac_conditions import BBox as BBox
 
 Item = dict[str, Any]
+
+#: What a catalogue or an API may take before the first byte, and between two, unless ``timeout=`` says otherwise [s].
+TIMEOUT: Final = 60.0
+#: What is asked again: once where nothing came, three times (after 0, 1 and 2 s) where the server is busy or fails.
+#: POST too: a search changes nothing. Retry-After is not obeyed, because it may be hours.
+_RETRIES: Final = Retry(
+    total=3, connect=1, read=1, status_forcelist=(429, 500, 502, 503, 504), allowed_methods=None, backoff_factor=0.5,
+    respect_retry_after_header=False, raise_on_status=False,
+)  # fmt: skip
 
 #: Files that are looked for in a folder, and files that are images or products rather than STAC.
 _ENTRIES: Final = ("catalog.json", "collection.json")
@@ -38,6 +51,7 @@ def find_items(
     datetime: Any = None,
     query: Any = None,
     max_cloud_cover: float | str | None = None,
+    timeout: float = TIMEOUT,
 ) -> list[Item]:
     """Items of a source that match, as plain dicts with absolute hrefs, in the order of the source.
 
@@ -58,6 +72,9 @@ def find_items(
         STAC API query extension, e.g. ``{"s2:mgrs_tile": {"eq": "32TQM"}}`` or ``["eo:cloud_cover<10"]``.
     max_cloud_cover : float, optional
         Percent (a number, or text of one); items that do not state their cloud cover are left out.
+    timeout : float
+        What a catalogue or an API may take before the first byte of an answer, and between two [s]. pystac objects
+        are read by pystac, with its own.
 
     Raises
     ------
@@ -73,7 +90,7 @@ def find_items(
         collection=collection, bbox=bbox, intersects=intersects, datetime=datetime, query=query,
         max_cloud_cover=max_cloud_cover,
     )  # fmt: skip
-    direct, found = _items_of(source, conditions)
+    direct, found = _items_of(source, conditions, _web(timeout))
     if direct:
         conditions.pop("bbox", None)
     matching, unreadable = [], []
@@ -104,18 +121,18 @@ def _name(source: Any) -> str:
     return str(source) if isinstance(source, str | Path) else f"the {type(source).__name__} given"
 
 
-def _items_of(source: Any, conditions: Mapping[str, Any]) -> tuple[bool, list[Item]]:
+def _items_of(source: Any, conditions: Mapping[str, Any], web: StacApiIO) -> tuple[bool, list[Item]]:
     """Items, and whether they were handed over directly (rather than found in a catalogue)."""
     if isinstance(source, str | Path):
         href = str(source)
         if not is_absolute_href(href):
             href = str(Path(href).absolute())
         href = _entry(href)
-        return _items_in(_read(href), href, conditions)
+        return _items_in(_read(href, web), href, conditions, web)
     if isinstance(source, pystac.Catalog):
         return False, [_plain(item) for item in source.get_items(recursive=True)]
     if isinstance(source, Mapping):
-        return _items_in(source, "", conditions)
+        return _items_in(source, "", conditions, web)
     if isinstance(source, pystac.Item):
         return True, [_plain(source)]
     try:
@@ -124,7 +141,7 @@ def _items_of(source: Any, conditions: Mapping[str, Any]) -> tuple[bool, list[It
         raise SourceError(
             f"a {type(source).__name__} is no STAC source. Give a URL, a path, or pystac items: eosr.open_stac(items)."
         ) from None
-    return True, [item for member in members for item in _items_of(member, conditions)[1]]
+    return True, [item for member in members for item in _items_of(member, conditions, web)[1]]
 
 
 def _entry(href: str) -> str:
@@ -159,9 +176,9 @@ def _plain(item: pystac.Item) -> Item:
     return _absolute(item.to_dict(include_self_link=True, transform_hrefs=False), item.get_self_href() or "")
 
 
-def _items_in(document: Any, href: str, conditions: Mapping[str, Any]) -> tuple[bool, list[Item]]:
+def _items_in(document: Any, href: str, conditions: Mapping[str, Any], web: StacApiIO) -> tuple[bool, list[Item]]:
     if isinstance(document, list):
-        return True, [item for part in document for item in _items_in(part, href, conditions)[1]]
+        return True, [item for part in document for item in _items_in(part, href, conditions, web)[1]]
     kind = document.get("type") if isinstance(document, Mapping) else None
     if kind == "Feature":
         return True, [_absolute(document, href or _self_href(document))]
@@ -170,8 +187,8 @@ def _items_in(document: Any, href: str, conditions: Mapping[str, Any]) -> tuple[
         return True, [_absolute(item, href or _self_href(item)) for item in features]
     if kind in ("Catalog", "Collection"):
         if document.get("conformsTo"):
-            return False, _search(href or _self_href(document), conditions)
-        return False, list(_walk(document, href or _self_href(document), conditions, set()))
+            return False, _search(href or _self_href(document), conditions, web)
+        return False, list(_walk(document, href or _self_href(document), conditions, set(), web))
     raise SourceError(
         f"{href or 'the dict given'} is no STAC: it holds {kind or type(document).__name__!r}. Give an item, an item "
         "collection, a catalogue or the URL of a STAC API."
@@ -194,32 +211,62 @@ def _absolute(item: Mapping[str, Any], base: str) -> Item:
     return plain
 
 
-def _read(href: str) -> Any:
+def _web(timeout: float) -> StacApiIO:
+    """How documents are fetched over HTTP: with time-outs and retries, of which pystac has none."""
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < math.inf:
+        raise SourceError(f"timeout={timeout!r} is no number of seconds. Use e.g. timeout={TIMEOUT:g}.")
+    return StacApiIO(timeout=timeout, max_retries=_RETRIES)
+
+
+def _read(href: str, web: StacApiIO) -> Any:
+    default = pystac.StacIO.default()
+    # A StacIO of the user's own, e.g. one that knows a password, is asked before ours.
+    ours = href.startswith(("http://", "https://")) and type(default) is DefaultStacIO
     try:
-        return json.loads(pystac.StacIO.default().read_text(href))
+        return json.loads((web if ours else default).read_text(href))
     except json.JSONDecodeError as error:
         raise SourceError(f"{href} is no JSON ({error}), so no STAC. Give the item's or catalogue's .json.") from error
     except (OSError, UnicodeDecodeError) as error:
         # urllib raises a subclass of OSError without saying what it was after.
         raise SourceError(f"cannot read {href}: {error}. Check the path or address.") from error
+    except APIError as error:
+        raise SourceError(
+            f"cannot read {href}: {_said(error, web)}. Check the path or address, or try again later."
+        ) from error
     except Exception as error:  # pystac wraps what urllib raises in a bare Exception
         raise SourceError(f"cannot read {href}: {error.__cause__ or error}. Check the path or address.") from error
 
 
-def _search(href: str, conditions: Mapping[str, Any]) -> list[Item]:
+def _said(error: Exception, web: StacApiIO) -> str:
+    """What a server answered instead, or that it did not, in one short line."""
+    text = " ".join(str(error).split())
+    if "timed out" in text:
+        return f"no answer in time, twice (timeout={web.timeout:g} s)"
+    status = getattr(error, "status_code", None)
+    return f"HTTP status {status} ({text[:200]})" if status else text[:300]
+
+
+def _search(href: str, conditions: Mapping[str, Any], web: StacApiIO) -> list[Item]:
     try:
-        client = Client.open(href, timeout=60)
+        # timeout= once more: without it the client takes that of ``web`` away.
+        client = Client.open(href, stac_io=web, timeout=web.timeout)
         asked = dict(conditions)
         if not client.conforms_to(ConformanceClasses.QUERY):
             asked.pop("query", None)
         return [_absolute(item, _self_href(item)) for item in client.search(**asked).items_as_dicts()]
     except (APIError, NotImplementedError, OSError) as error:
         raise SourceError(
-            f"the STAC API at {href} does not answer the search: {error}. Try again, or narrow it."
+            f"the STAC API at {href} does not answer the search: {_said(error, web)}. Try again, narrow it, or wait "
+            "longer: timeout=."
+        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SourceError(
+            f"the STAC API at {href} answers the search with something that is no STAC ({error!r}). Check the address; "
+            "a proxy or a login page may have answered."
         ) from error
 
 
-def _of_an_api(document: Mapping[str, Any], conditions: Mapping[str, Any]) -> list[Item]:
+def _of_an_api(document: Mapping[str, Any], conditions: Mapping[str, Any], web: StacApiIO) -> list[Item]:
     """Items of a collection that an API has described: the API is searched for them."""
     ident = document.get("id")
     root = next((str(link.get("href")) for link in document.get("links", []) if link.get("rel") == "root"), "")
@@ -234,17 +281,19 @@ def _of_an_api(document: Mapping[str, Any], conditions: Mapping[str, Any]) -> li
             f"collection {ident!r} is served by the API {root}, and no window or time is given. Say which items: "
             f"eosr.open_stac({root!r}, collection={ident!r}, bbox=..., datetime=...)."
         )
-    return _search(root, {**conditions, "collections": [ident]})
+    return _search(root, {**conditions, "collections": [ident]}, web)
 
 
-def _walk(document: Mapping[str, Any], href: str, conditions: Mapping[str, Any], seen: set[str]) -> Iterator[Item]:
+def _walk(
+    document: Mapping[str, Any], href: str, conditions: Mapping[str, Any], seen: set[str], web: StacApiIO
+) -> Iterator[Item]:
     """Items of a static catalogue, depth first; collections that were not asked for are not entered."""
     wanted = conditions.get("collections")
     if document.get("type") == "Collection" and wanted and document.get("id") not in wanted:
         return
     relations = {link.get("rel") for link in document.get("links", [])}
     if document.get("type") == "Collection" and "items" in relations and not relations & {"item", "child"}:
-        yield from _of_an_api(document, conditions)
+        yield from _of_an_api(document, conditions, web)
         return
     for link in document.get("links", []):
         if link.get("rel") not in ("item", "child") or not link.get("href"):
@@ -253,11 +302,11 @@ def _walk(document: Mapping[str, Any], href: str, conditions: Mapping[str, Any],
         if target in seen:
             continue
         seen.add(target)
-        child = _read(target)
+        child = _read(target, web)
         if isinstance(child, Mapping) and child.get("type") in ("Catalog", "Collection"):
-            yield from _walk(child, target, conditions, seen)
+            yield from _walk(child, target, conditions, seen, web)
         else:
-            yield from _items_in(child, target, conditions)[1]
+            yield from _items_in(child, target, conditions, web)[1]
 
 
 def _matches(item: Mapping[str, Any], conditions: Mapping[str, Any]) -> bool:

@@ -1,6 +1,11 @@
 """What several test files need: the shared data, and a small synthetic scene with items in three dialects."""
 
+import contextlib
 import os
+import socket
+import subprocess
+import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +18,18 @@ from range_server import serve
 from rasterio.shutil import copy as copy_raster
 
 from eosr.bands import BANDS, bands_of
+
+#: Files whose tests take minutes: they begin first, so that no worker has them alone at the end.
+LONG_FILES = (
+    "test_many_ranks.py", "test_train_on_slurm.py", "test_batch.py", "test_batch_on_slurm.py", "test_loop.py",
+    "test_supreme.py", "test_evaluate_blocks.py", "test_communicator.py", "test_cli_batch.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    place = {name: number for number, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
+
 
 LEFT, TOP, EPSG = 699960.0, 5000040.0, 32632
 COLOURS = {
@@ -114,6 +131,29 @@ def make_item(scene: WrittenScene, dialect: str, base: str, ident: str, properti
             asset["raster:bands"] = [{"nodata": 0, "data_type": "uint16", "scale": 0.0001, "offset": -0.1}]
         item["assets"][key] = asset
     return item
+
+
+@contextlib.contextmanager
+def stac_api(items: Path):
+    """Address of a real STAC API server (rustac) of an item collection; its memory backend has no query extension."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    program = Path(sys.executable).parent / "rustac"
+    server = subprocess.Popen(
+        [program, "serve", "--create-collections", "--addr", f"127.0.0.1:{port}", items],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        for _ in range(200):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.05)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait(10)
 
 
 @pytest.fixture(scope="session")

@@ -76,5 +76,5 @@ def test_written_files_are_equal(tmp_path):
 def test_asking_for_the_accessor_computes_nothing():
     scene = synthetic_scene(20, 20, level="L2A", chunks=60)
     with nothing_computed():
-        assert vars(scene.s2sr) == {"_dataset": scene}
+        assert vars(scene.s2sr) == {"_given": scene}
         scene.s2sr.degrade(2)

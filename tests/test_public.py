@@ -74,7 +74,7 @@ def test_a_public_function_documents_every_argument_its_result_and_its_errors(na
     signature = inspect.signature(function)
     assert {"Parameters", "Returns", "Raises"} <= set(found), f"{name} has only {sorted(found)}"
     heads = [line for line in found["Parameters"].splitlines() if line and not line.startswith(" ")]
-    documented = {word.strip() for line in heads for word in line.split(" : ")[0].split(",")}
+    documented = {word.strip().lstrip("*") for line in heads for word in line.split(" : ")[0].split(",")}
     assert documented == set(signature.parameters), name
     kinds = re.findall(r"\b\w+Error\b", found["Raises"])
     assert kinds, name

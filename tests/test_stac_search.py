@@ -1,16 +1,11 @@
 """Where items come from: a real API server, static catalogues, files, pystac objects; and what is no source."""
 
 import json
-import socket
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pystac
 import pytest
-from conftest import LEFT, TOP, lonlat_box, write_scene
+from conftest import LEFT, TOP, lonlat_box, stac_api, write_scene
 from range_server import serve
 
 from eosr.errors import SourceError
@@ -44,23 +39,8 @@ def catalogue(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def api(catalogue):
-    """A real STAC API server; its memory backend has no query extension."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    program = Path(sys.executable).parent / "rustac"
-    server = subprocess.Popen(
-        [program, "serve", "--create-collections", "--addr", f"127.0.0.1:{port}", catalogue / "items.json"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    for _ in range(200):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                break
-        time.sleep(0.05)
-    yield f"http://127.0.0.1:{port}"
-    server.terminate()
-    server.wait(10)
+    with stac_api(catalogue / "items.json") as url:
+        yield url
 
 
 def sources(kind, catalogue, request):

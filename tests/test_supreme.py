@@ -508,7 +508,7 @@ def test_unknown_bands_and_missing_bands_and_scenes_of_gaps_are_refused():
         sharpen_whole(Supreme(factor=6), replace(tile, own=np.zeros_like(tile.own)))
 
 
-@pytest.mark.parametrize("operator", ["study", "mtf"])
+@pytest.mark.parametrize("operator", ["study", pytest.param("mtf", marks=pytest.mark.long)])
 def test_on_kept_out_pixels_it_is_the_strongest_method_without_weights(operator):
     block = next(one for one in sample_scene(sample_folder()) if one.kept_out)
     parts = [(BANDS_10M, block.fine, 324), (BANDS_20M, block.middle, 162), (BANDS_60M, block.coarse, 54)]

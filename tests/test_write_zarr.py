@@ -18,8 +18,11 @@ import pytest
 import rioxarray  # noqa: F401
 import xarray as xr
 from affine import Affine
+from conftest import write_scene
+from dask.callbacks import Callback
 from pyproj import CRS
 
+import eosr
 from eosr import grid
 from eosr.errors import GridError, OutputError
 from eosr.write_zarr import to_zarr
@@ -454,3 +457,17 @@ if __name__ == "__main__":
     from test_write_zarr import run_slowly as run_in_module
 
     run_in_module(*sys.argv[1:])
+
+
+def test_a_scene_is_not_read_as_a_whole_before_its_first_block_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr("eosr.stac_engines._READ", 128)
+    scene = write_scene(tmp_path / "scene", size=1080)
+    sharp = eosr.open_stac(scene.item(), chunks=120).s2sr.superresolve(method="bicubic")
+    done = []
+    with Callback(posttask=lambda key, *_: done.append(str(key))), dask.config.set(scheduler="sync"):
+        eosr.to_zarr(sharp, tmp_path / "sharp.zarr")
+    reads = [place for place, key in enumerate(done) if "fetch_raster_window" in key]
+    writes = [place for place, key in enumerate(done) if "_write_block" in key]
+    assert len(writes) == 81
+    before = sum(place < writes[0] for place in reads)
+    assert 0 < before < len(reads) / 3, f"{before} of {len(reads)} blocks were read before the first was written"

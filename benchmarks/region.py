@@ -1,0 +1,166 @@
+"""Tiles over HTTP -> `eosr batch` -> COGs: time, memory, bytes read, and what it costs beside the bare networks.
+
+    python benchmarks/region.py                                              # one whole tile, in one process
+    python benchmarks/region.py --size 2196 --tiles 1,3,9 --ways threads,workers,slurm   # whether cost grows
+
+Bands lie as COGs with overviews (blocks of 1024, as on AWS) behind an HTTP server in a process of its own. Ways:
+``threads``: one dask worker whose scenes have all cores; ``workers``: as many workers as cores, a core each; ``slurm``:
+as many jobs on a Slurm of this machine (takes root and Debian's Slurm, see tests/hpc).
+
+The networks alone get `--sample` tiles, already normalised in memory, without halo, before and after each run, with
+one thread of torch, which takes the least CPU time; the mean is scaled to the area. CPU seconds are those of the
+processes of the scenes: all that starting, reading, sharpening and writing take.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from statistics import mean
+
+import rasterio
+import torch
+from distributed import Client, LocalCluster
+from measure import cpu_seconds, machine, report
+from overhead import networks, tiles_of
+from serving import served
+from synthetic import write_scene
+
+from eosr.batch import BatchConfig, run
+from eosr.batch_cluster import Site, workers_of
+from eosr.memory import keep_freed_memory
+
+OVERHEAD, READ = 10.0, 1.25
+SLURM = Path(__file__).parents[1] / "tests" / "hpc" / "slurm_local.sh"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=10980, help="10 m pixels along one side of a tile")
+    parser.add_argument("--tiles", default="1", help="numbers of tiles, e.g. 1,3,9")
+    parser.add_argument("--ways", default="threads")
+    parser.add_argument("--chunk", type=int, help="of the pipeline; default: that of the batch")
+    parser.add_argument("--block", type=int, default=1024, help="of the COGs that are read")
+    parser.add_argument(
+        "--sample", type=int, default=2, help="tiles of 1536 pixels that the networks alone get each time"
+    )
+    parser.add_argument("--method", help="e.g. bicubic, to try the script")
+    parser.add_argument("--format", default="cog")
+    options = parser.parse_args()
+    counts = [int(one) for one in options.tiles.split(",")]
+    ways = options.ways.split(",")
+    keep_freed_memory()  # as the processes of the scenes do: the networks alone shall not be slower for it
+    facts, cores = machine(), len(os.sched_getaffinity(0))
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        server = stack.enter_context(served(folder))
+        items = []
+        for number in range(max(counts)):
+            tile = f"32T{'QRSTUVWXY'[number]}M"
+            path = write_scene(folder / tile, options.size, block=options.block, tile=tile)
+            items.append(json.loads(path.read_text()))
+            for asset in items[-1]["assets"].values():
+                asset["href"] = f"{server.url}/{tile}/{asset['href'].removeprefix('./')}"
+        size = bytes_of(folder / tile)
+        config = BatchConfig(chunks=options.chunk, method=options.method, format=options.format)
+        environ = stack.enter_context(slurm()) if "slurm" in ways else {}
+        calls, pixels = sample_of(options.size, options.sample)
+        rows = []
+        for way in ways:
+            threads = cores if way == "threads" else 1
+            for count in counts:
+                bare = [timed(calls, pixels)]
+                with ready(way, cores, folder, environ) as (client, keep):
+                    sent, requests = server.sent.value, server.requests.value
+                    began, cpu = time.perf_counter(), cpu_seconds()
+                    done = run(
+                        items[:count], client, folder / f"out-{way}-{count}", config=config, threads=threads, keep=keep
+                    )
+                    wall, driver = time.perf_counter() - began, cpu_seconds() - cpu
+                if not done.complete:
+                    raise SystemExit(str(done))
+                bare.append(timed(calls, pixels))
+                rows.append(row_of(way, count, done, wall, driver, mean(bare), server.sent.value - sent, size))
+                print(rows[-1], "bare", bare, "requests", server.requests.value - requests, flush=True)
+    report(f"tiles of {options.size} px over HTTP to {options.format}", rows, **vars(options), **facts, input=size)
+
+
+def row_of(way, count, done, wall, driver, bare, sent, size) -> dict[str, object]:
+    return {
+        "way": way, "tiles": count, "wall [s]": wall, "CPU [s]": done.cpu, "driver CPU [s]": driver,
+        "CPU [s/km2]": done.cpu / done.area, "networks alone [CPU s/km2]": bare,
+        f"over the networks [%], target {OVERHEAD:g}": 100 * (done.cpu / done.area / bare - 1),
+        "largest process [GB]": done.memory / 1e9,
+        f"read / input, target {READ:g}": sent / (size * count),
+    }  # fmt: skip
+
+
+def bytes_of(folder: Path) -> int:
+    """Size of the images of all bands without their overviews [byte]."""
+    total = 0
+    for path in folder.glob("*.tif"):
+        with rasterio.open(path) as file:
+            ((height, width),) = file.block_shapes
+            for y in range(-(-file.height // height)):
+                for x in range(-(-file.width // width)):
+                    total += int(file.get_tag_item(f"BLOCK_SIZE_{x}_{y}", "TIFF", bidx=1))
+    return total
+
+
+def sample_of(size: int, count: int) -> tuple[list[tuple], int]:
+    """Calls of the networks for some tiles of 1536 px, or what a smaller scene has; 10 m pixels of them."""
+    chunk = min(1536, size)
+    with tempfile.TemporaryDirectory() as name:
+        item = write_scene(Path(name), count * chunk, cog=False)
+        calls = tiles_of(item, count * chunk, chunk)
+    per_network = len(calls) // 2
+    return [*calls[:count], *calls[per_network : per_network + count]], count * chunk**2
+
+
+def timed(calls: list[tuple], pixels: int) -> float:
+    """CPU seconds of the networks alone, per km2."""
+    torch.set_num_threads(1)
+    networks(calls[:1])
+    before = cpu_seconds()
+    networks(calls)
+    return (cpu_seconds() - before) / (pixels * 1e-4)
+
+
+@contextmanager
+def ready(way: str, cores: int, folder: Path, environ: dict[str, str]) -> Iterator[tuple]:
+    """Workers of one way, and what sees to them."""
+    if way == "slurm":
+        os.environ.update(environ)
+        site = Site(kind="slurm", jobs=cores, cores=1, memory="3GB", partition="test", interface="lo",
+                    scheduler_interface="lo", walltime="04:00:00")  # fmt: skip
+        with workers_of(site, folder / "logs") as (client, keep):
+            client.wait_for_workers(cores)
+            yield client, keep
+        return
+    count = 1 if way == "threads" else cores
+    with (
+        LocalCluster(n_workers=count, threads_per_worker=1, dashboard_address=None, memory_limit=None) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client, None
+
+
+@contextmanager
+def slurm() -> Iterator[dict[str, str]]:
+    """A Slurm of this machine; the variables that let sbatch find it."""
+    folder = Path("/tmp") / f"eosr-slurm-{os.getpid()}"
+    environ = {"PATH": f"{os.environ['PATH']}:/usr/sbin", "SLURM_CONF": str(folder / "slurm.conf")}
+    subprocess.run(["bash", SLURM, "up", folder], env=os.environ | environ, check=True)
+    try:
+        yield environ
+    finally:
+        subprocess.run(["bash", SLURM, "down", folder], env=os.environ | environ, check=False)
+
+
+if __name__ == "__main__":
+    main()

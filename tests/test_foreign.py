@@ -1,0 +1,169 @@
+"""`eosr.from_xarray`: what odc-stac, stackstac, cubo and rioxarray open is what `open_stac` opens, or is refused."""
+
+import json
+
+import numpy as np
+import pytest
+import rioxarray
+import stackstac
+import xarray as xr
+from conftest import write_scene
+
+import eosr
+from eosr.bands import BANDS_10M, BANDS_20M, BANDS_60M
+from eosr.errors import BandError, GridError, RadiometryError
+
+ALL = [*BANDS_10M, *BANDS_20M, *BANDS_60M]
+L2A = {"level": "L2A", "offset": -1000}
+
+
+@pytest.fixture(scope="module")
+def item(written):
+    return written.item(ident="S2A_32TQM_20230601_0_L2A", base=str(written.folder))
+
+
+@pytest.fixture(scope="module")
+def expected(item):
+    return eosr.open_stac([item]).load()
+
+
+def same_pixels(ds, expected):
+    for name in expected.data_vars:
+        xr.testing.assert_equal(ds[name].drop_vars("time", errors="ignore"), expected[name].drop_vars("time"))
+    assert (ds.attrs["level"], ds.attrs["radiometric_offset"]) == ("L2A", -1000)
+    assert eosr.grid.crs_of(ds) == eosr.grid.crs_of(expected)
+
+
+def odc_load(item, bands, resolution, **options):
+    odc = pytest.importorskip("odc.stac")
+    from pystac import Item
+
+    plain = json.loads(json.dumps(item))
+    plain["stac_extensions"] = ["https://stac-extensions.github.io/projection/v1.1.0/schema.json"]
+    plain["properties"]["proj:epsg"] = 32632
+    return odc.load([Item.from_dict(plain)], bands=bands, resolution=resolution, crs="EPSG:32632", chunks={}, **options)
+
+
+def stacked(item, bands=ALL, resolution=10, **options):
+    """As cubo calls it: floats with NaN."""
+    given = {"rescale": False, "epsg": 32632, "snap_bounds": True, **options}
+    plain = json.loads(json.dumps(item))
+    plain["properties"]["proj:epsg"] = 32632
+    return stackstac.stack([plain], assets=list(bands), resolution=resolution, **given)
+
+
+def test_three_loads_of_odc_stac(item, expected):
+    loads = (odc_load(item, list(bands), size) for bands, size in ((BANDS_60M, 60), (BANDS_10M, 10), (BANDS_20M, 20)))
+    same_pixels(eosr.from_xarray(*loads, **L2A), expected)
+
+
+def test_one_load_of_odc_stac_at_10_m_and_the_accessor(item, expected):
+    ds = odc_load(item, ALL, 10)
+    with pytest.raises(RadiometryError, match=r"nothing tells the processing level\. Say it: level='L2A'"):
+        ds.s2sr.superresolve(method="bicubic")
+    ds.attrs = {"level": "L2A"}
+    with pytest.raises(RadiometryError, match=r"nothing tells the radiometric offset\. Say it: offset=-1000"):
+        ds.s2sr.superresolve(method="bicubic")
+    ds.attrs["radiometric_offset"] = -1000
+    sharp, right = ds.s2sr.superresolve(method="bicubic"), expected.s2sr.superresolve(method="bicubic")
+    for name in right.data_vars:
+        np.testing.assert_array_equal(sharp[name].values, right[name].values)
+
+
+@pytest.mark.parametrize("where", ["topleft", "center"])
+def test_a_cube_of_stackstac_with_floats_and_corners_for_coordinates(item, expected, where):
+    same_pixels(eosr.from_xarray(stacked(item, xy_coords=where), **L2A), expected)
+
+
+@pytest.mark.parametrize("as_dataset", [False, True])
+def test_a_cube_as_cubo_leaves_it(item, expected, as_dataset):
+    """Attributes and coordinates of cubo 2026.10; its window lies on whole pixels of 10 m, not of 60 m."""
+    left, _, _, top = (float(expected.x10[0]) - 5, 0, 0, float(expected.y10[0]) + 5)
+    bounds = (left + 70, top - 2010, left + 2090, top - 130)
+    cube = stacked(item, bounds=bounds, snap_bounds=False, xy_coords="topleft")
+    cube.attrs = {"collection": "sentinel-2-l2a", "epsg": 32632, "resolution": 10, "edge_size": cube.sizes["x"]}
+    cube = cube.drop_vars([name for name in cube.coords if name not in ("time", "band", "y", "x")])
+    cube = cube.assign_coords({"cubo:distance_from_center": (("y", "x"), np.zeros((cube.sizes["y"], cube.sizes["x"])))})
+    cube.name = "sentinel-2-l2a"
+    ds = eosr.from_xarray(cube.to_dataset("band") if as_dataset else cube, **L2A)
+    # Whole 60 m pixels inside: from 120 m right of the corner to 2040, from 180 m below it to 1980.
+    assert (ds.sizes["x60"], ds.sizes["y60"]) == (32, 30)
+    same_pixels(ds, expected.isel(
+        x10=slice(12, 204), y10=slice(18, 198), x20=slice(6, 102), y20=slice(9, 99), x60=slice(2, 34), y60=slice(3, 33)
+    ))  # fmt: skip
+
+
+def test_files_that_rioxarray_opened(written, expected):
+    opened = {name: rioxarray.open_rasterio(written.folder / f"{name}.tif", chunks={}) for name in ALL}
+    ds = eosr.from_xarray(*(image.rename(name) for name, image in opened.items()), **L2A)
+    same_pixels(ds, expected.isel(time=0))
+
+
+def test_rows_that_rise_are_turned(item, expected):
+    cube = stacked(item)
+    same_pixels(eosr.from_xarray(cube.isel(y=slice(None, None, -1)), **L2A), expected)
+
+
+def test_60_m_pixels_of_the_south_begin_where_those_of_its_tiles_do(tmp_path):
+    scene = write_scene(tmp_path, left=600000, top=6200020, epsg=32755, size=180)
+    opened = [rioxarray.open_rasterio(tmp_path / f"{name}.tif", chunks={}).rename(name) for name in ("B02", "B01")]
+    fine = opened[1].isel(band=0, drop=True).reindex_like(opened[0].isel(band=0), method="nearest", tolerance=30)
+    ds = eosr.from_xarray(opened[0], fine, **L2A)
+    np.testing.assert_array_equal(ds.B01.values, scene.pixels["B01"])
+
+
+def test_nothing_is_computed(item):
+    from eosr.testing import nothing_computed
+
+    with nothing_computed():
+        eosr.from_xarray(stacked(item), **L2A)
+
+
+def test_bands_that_were_interpolated_are_refused_when_computed(item):
+    ds = eosr.from_xarray(odc_load(item, ALL, 10, resampling="bilinear"), **L2A)
+    ds.B02.load()
+    with pytest.raises(GridError, match=r"B05 was brought to 10 m by interpolation, .* blocks of 2 x 2 equal ones"):
+        ds.B05.load()
+
+
+def test_reflectance_is_refused_when_computed(item):
+    with pytest.raises(RadiometryError, match=r"B02 holds [\d.]+, which is no digital number\. Load it without scale"):
+        eosr.from_xarray(stacked(item, rescale=True), **L2A).B02.load()
+
+
+def shifted(item):
+    cube = stacked(item)
+    return cube.assign_coords(x=cube.x + 2.5)
+
+
+def twice(item):
+    cube = stacked(item, ["B02", "B05"])
+    return xr.concat([cube, cube], "band")
+
+
+@pytest.mark.parametrize(
+    ("made", "options", "error", "said"),
+    [
+        (shifted, L2A, GridError, r"starts at x=\d+\.5, neither centre nor corner of a pixel of Sentinel-2: it was re"),
+        (lambda item: stacked(item, resolution=20), L2A, GridError, r"B02 has pixels of 20 by 20 m; its own are 10 m"),
+        (twice, L2A, BandError, r"B02 is there twice\. Leave it out of one"),
+        (stacked, {"level": "L3", "offset": 0}, RadiometryError, r"level='L3' is unknown\. Say it: level='L2A'"),
+        (stacked, {"level": "L2A"}, RadiometryError, r"nothing tells the radiometric offset"),
+        (stacked, {**L2A, "crs": "EPSG:nowhere"}, GridError, r"'EPSG:nowhere' is no coordinate reference system"),
+        (lambda item: stacked(item).drop_vars("band"), L2A, BandError, r"no band of Sentinel-2 among \['0', '1'"),
+        (lambda item: stacked(item).isel(x=[0]), L2A, GridError, r"no coordinate x of two pixels or more"),
+        (lambda item: stacked(item).values, L2A, GridError, r"takes Datasets and DataArrays, not ndarray\."),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_used_is_refused_at_once(item, made, options, error, said):
+    with pytest.raises(error, match=said):
+        eosr.from_xarray(made(item), **options)
+
+
+def test_two_sources_must_be_of_one_time_and_one_zone(item):
+    ten, twenty = stacked(item, BANDS_10M), stacked(item, BANDS_20M, 20)
+    later = twenty.assign_coords(time=twenty.time + np.timedelta64(1, "D"))
+    with pytest.raises(GridError, match=r"B05 has other times than B02"):
+        eosr.from_xarray(ten, later, **L2A)
+    with pytest.raises(GridError, match=r"the sources are in \['EPSG:32632', 'EPSG:32633'\]"):
+        eosr.from_xarray(ten, twenty.assign_attrs(crs="EPSG:32633").assign_coords(epsg=32633), **L2A)
