@@ -53,26 +53,27 @@ class WideBlock(nn.Module):
         self.expand = nn.Conv2d(features, features * expansion, 3, padding=1)
         self.reduce = nn.Conv2d(features * expansion, features, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, F, h, w) to the same shape."""
+    def forward(self, x: Tensor, *, rim: int = 0) -> Tensor:
+        """Map (B, F, h, w) to the same shape, or without its rim of one pixel: (B, F, h - 2, w - 2)."""
         if torch.is_grad_enabled() or x.device.type != "cpu":
-            return x + self.reduce(functional.relu(self.expand(x)))
-        return self._by_rows(x)
+            return _cut(x + self.reduce(functional.relu(self.expand(x))), rim)
+        return self._by_rows(x, rim)
 
-    def _by_rows(self, x: Tensor) -> Tensor:
+    def _by_rows(self, x: Tensor, rim: int) -> Tensor:
         """The same, rows by rows: less than half the memory, and no time lost in asking the system for pages."""
-        height = x.shape[2]
-        result = torch.empty_like(x)
+        same = _cut(x, rim)
+        height, pad = same.shape[2], 1 - rim
+        result = torch.empty_like(same, memory_format=torch.channels_last)
         last = result.permute(0, 2, 3, 1)
         for top in range(0, height, ROWS):
             bottom = min(top + ROWS, height)
-            rows = x[:, :, max(top - 1, 0) : bottom + 1]
-            if top == 0 or bottom == height:
+            rows = x[:, :, max(top - pad, 0) : bottom + 2 - pad]
+            if pad and (top == 0 or bottom == height):
                 rows = functional.pad(rows, (0, 0, int(top == 0), int(bottom == height)))
-            wide = functional.conv2d(rows, self.expand.weight, self.expand.bias, padding=(0, 1)).relu_()
+            wide = functional.conv2d(rows, self.expand.weight, self.expand.bias, padding=(0, pad)).relu_()
             # A 1 x 1 convolution is a product of matrices; torch has no fast convolution for it on the CPU.
             narrow = functional.linear(wide.permute(0, 2, 3, 1), self.reduce.weight[:, :, 0, 0], self.reduce.bias)
-            torch.add(narrow, x[:, :, top:bottom].permute(0, 2, 3, 1), out=last[:, top:bottom])
+            torch.add(narrow, same[:, :, top:bottom].permute(0, 2, 3, 1), out=last[:, top:bottom])
         return result
 
 
@@ -87,14 +88,18 @@ class Stage(nn.Module):
         for parameter in self.leave.parameters():
             nn.init.zeros_(parameter)
 
-    def forward(self, inputs: list[Tensor], memory: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return the correction (B, C, H, W) and the features handed to the next stage (B, F, h, w)."""
+    def forward(self, inputs: list[Tensor], memory: Tensor | None, *, rim: int = 0) -> tuple[Tensor, Tensor]:
+        """Return the correction (B, C, H, W) and the features handed to the next stage (B, F, h, w).
+
+        With ``rim=1`` every block leaves out the outermost trunk pixel of what it is given: both answers are so much
+        smaller.
+        """
         # One name for all of them, so that what a step has used up is freed at once.
         features = self._entered(inputs)
         if memory is not None:
             features = features + memory
         for block in self.blocks:
-            features = block(features)
+            features = block(features, rim=rim)
         return functional.pixel_shuffle(self.leave(features).contiguous(), FOLD), features
 
     def _entered(self, inputs: list[Tensor]) -> Tensor:
@@ -176,8 +181,8 @@ class BackProjectionGenerator(nn.Module):
         middle : Tensor, shape (B, middle_guides, H / 2, W / 2), optional
             20 m bands, for a generator of the 60 m bands.
         trim : int
-            Fine pixels on each side of the answer that nobody will look at. Later stages then skip what only these
-            need: of a halo of `reach` pixels two thirds of the work, with the same answer inside.
+            Fine pixels on each side of the answer that nobody will look at. Later stages, and in a stage later
+            layers, then skip what only these need: most of the work of a halo, with the same answer inside.
 
         Returns
         -------
@@ -196,13 +201,14 @@ class BackProjectionGenerator(nn.Module):
         before = 0
         for index, stage in enumerate(self.stages):
             skip = max(0, trim - self._needed(index)) // FOLD
+            rim = int(trim >= self._needed(index))
             residual = coarse - degrade(estimate, taps, s)
             estimate = estimate + s**2 * adjoint(residual, taps, s)
             seen = functional.interpolate(residual, size=size, mode="nearest") if s != FOLD else residual
             inputs = [_cut(part, skip) for part in (fixed, functional.pixel_unshuffle(estimate, FOLD), seen)]
-            correction, memory = stage(inputs, None if memory is None else _cut(memory, skip - before))
-            estimate = estimate + functional.pad(correction.to(estimate.dtype), (FOLD * skip,) * 4)
-            before = skip
+            correction, memory = stage(inputs, None if memory is None else _cut(memory, skip - before), rim=rim)
+            before = skip + rim * self.config.blocks
+            estimate = estimate + functional.pad(correction.to(estimate.dtype), (FOLD * before,) * 4)
         return estimate
 
 
