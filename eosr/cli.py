@@ -29,6 +29,7 @@ from eosr.cli_options import (
     typed,
 )
 from eosr.errors import EosrError
+from eosr.memory import keep_freed_memory
 
 _EPILOG = """\
 examples:
@@ -59,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         0, or 1 after an `EosrError`, which is printed as one line, or for a batch that is not complete.
         Wrong options exit with 2; any other error keeps its traceback.
     """
+    if argv is None:
+        keep_freed_memory()  # a process of eosr's own: what a tile has freed is for the next one
     options, unknown = _parser().parse_known_args(argv)
     if unknown:
         _refuse(options.parser, unknown)

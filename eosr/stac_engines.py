@@ -162,10 +162,10 @@ def _load_stackstac(
     scenes: Sequence[Scene], names: Sequence[str], bounds: Bounds, gsd: int, dtype: np.dtype[Any], chunk: int,
     env: Mapping[str, str],
 ) -> dict[str, da.Array]:  # fmt: skip
-    read = _read_chunks(scenes[0].assets[names[0]], bounds)
+    rows, columns = _read_chunks(scenes[0].assets[names[0]], bounds)
     stacked = stackstac.stack(
         _plain_items(scenes, names), assets=list(names), epsg=scenes[0].epsg, resolution=gsd, bounds=bounds,
-        snap_bounds=False, chunksize=(1, 1, *read), dtype=dtype, fill_value=_fill(dtype), rescale=False,
+        snap_bounds=False, chunksize=(1, 1, rows, columns), dtype=dtype, fill_value=_fill(dtype), rescale=False,
         sortby_date=False, xy_coords=False, properties=False, band_coords=False, errors_as_nodata=(),
         gdal_env=LayeredEnv(always=dict(env), open={"VSI_CACHE": True}, read={"VSI_CACHE": False}),
         reader=CheckedReader,
@@ -208,12 +208,13 @@ def _load_odc(
         item["stac_extensions"] = ["https://stac-extensions.github.io/projection/v1.1.0/schema.json"]
         items.append(Item.from_dict(item))
     fill = _fill(dtype)
+    rows, columns = _read_chunks(scenes[0].assets[names[0]], bounds)
     stacked = odc.stac.load(
-        items, bands=list(names), geobox=geobox, chunks={"y": chunk, "x": chunk}, dtype=dtype.name, nodata=float(fill),
+        items, bands=list(names), geobox=geobox, chunks={"y": rows, "x": columns}, dtype=dtype.name, nodata=float(fill),
         groupby="id", preserve_original_order=True, driver=CheckedDriver(env),
         stac_cfg={"*": {"assets": {"*": {"data_type": dtype.name, "nodata": float(fill)}}}},
     )  # fmt: skip
-    return {name: stacked[name].data for name in names}
+    return {name: stacked[name].data.rechunk({1: chunk, 2: chunk}) for name in names}
 
 
 def check_file(

@@ -193,6 +193,7 @@ def of_scenes(out):
     return found
 
 
+@pytest.mark.long
 def test_after_a_kill_of_driver_workers_and_scenes_the_same_command_ends_in_the_same_bytes(
     driver, undisturbed, tmp_path
 ):
@@ -237,6 +238,7 @@ def test_a_killed_scene_and_a_killed_worker_are_made_up_for(driver, undisturbed,
     assert pixels_of(out) == pixels_of(undisturbed)
 
 
+@pytest.mark.long
 def test_a_full_disk_stops_the_batch_with_a_sentence_and_room_lets_it_go_on(items, client, undisturbed, tmp_path):
     out = tmp_path / "out"
     out.mkdir()

@@ -96,6 +96,7 @@ def test_more_than_100_gb_are_asked_for_and_refused_where_nobody_can_answer(comm
     assert not (tmp_path / "out" / "scenes").exists()
 
 
+@pytest.mark.long
 def test_a_search_at_an_api_over_a_bad_line_ends_in_the_right_pixels_or_names_the_file(tmp_path, capsys):
     """A server that fails once, and one whose file is gone; when it is back, the same command makes what is missing."""
     items = write_items(tmp_path / "scenes", 3, size=120)

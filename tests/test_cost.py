@@ -15,6 +15,13 @@ from eosr.cost import PeakMemory, reporting_tasks
 MIB = 2**20
 
 
+@pytest.fixture(autouse=True)
+def quiet():
+    """What earlier tests have freed must not go back to the system while a test looks."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+
+
 def touched(size):
     return np.ones(size * MIB, np.uint8)
 
@@ -54,9 +61,6 @@ def test_memory_that_is_given_back_is_no_negative_growth():
 def test_the_watcher_ends_with_the_block_and_the_same_meter_can_be_used_again():
     memory = PeakMemory()
     for size in (150, 40):
-        # What earlier tests have freed must not go back to the system while this one looks.
-        gc.collect()
-        ctypes.CDLL(None).malloc_trim(0)
         with memory:
             block = touched(size)
         assert not memory._watcher.is_alive()

@@ -38,7 +38,7 @@ def both_ways(monkeypatch, scene, **how):
 
 
 @pytest.mark.parametrize("kind", ["synthesis", "consistency"])
-@pytest.mark.parametrize("convention", ["eosr", "zhang2020"])
+@pytest.mark.parametrize("convention", ["eosr", pytest.param("zhang2020", marks=pytest.mark.long)])
 def test_blocks_give_the_scores_of_whole_arrays(monkeypatch, scene, kind, convention):
     mask = xr.ones_like(scene["B02"], dtype=bool)
     mask[100:130, 50:57] = False

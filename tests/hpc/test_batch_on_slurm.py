@@ -1,10 +1,12 @@
-"""`eosr batch` on a real Slurm: jobs by dask-jobqueue, one cancelled, one at its time limit; and inside one job."""
+"""`eosr batch` on a real Slurm: jobs by dask-jobqueue, cancelled, killed, at their time limit; and inside one job."""
 
 import json
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 from batches import QUICK, SLOW_SITE, cluster, manifest_of, pixels_of, wait_for, write_items, write_sample
 
@@ -90,6 +92,7 @@ def ended(process, tmp_path, seconds=240):
     return (tmp_path / "driver.log").read_text()
 
 
+@pytest.mark.long
 def test_a_cancelled_job_is_replaced_and_the_bytes_are_those_of_an_undisturbed_run(slurm, batch, undisturbed, tmp_path):
     out = tmp_path / "out"
     running = batch(slow="5")
@@ -101,6 +104,37 @@ def test_a_cancelled_job_is_replaced_and_the_bytes_are_those_of_an_undisturbed_r
     (tmp_path / "go").touch()
     told = ended(running, tmp_path)
     assert "is gone; it is tried again" in told
+    assert pixels_of(out) == pixels_of(undisturbed)
+    assert {line["state"] for line in manifest_of(out)} == {"done"}
+
+
+def workers_in(job):
+    """Processes of dask's workers in a job of Slurm."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get("SLURM_JOB_ID") == job and "distributed" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
+
+
+@pytest.mark.long
+@pytest.mark.timeout(400)
+def test_after_a_kill_of_a_worker_and_then_of_the_driver_the_same_command_ends_in_the_same_bytes(
+    slurm, batch, undisturbed, tmp_path
+):
+    out = tmp_path / "out"
+    running = batch(slow="5")
+    wait_for(lambda: list(out.glob("scenes/*/sharpened.zarr.part.done/[0-9]*")), 120)
+    killed = wait_for(lambda: workers_in(jobs(slurm)[0]))
+    for worker in killed:
+        worker.kill()
+    wait_for(lambda: "is gone; it is tried again" in (tmp_path / "driver.log").read_text())
+    running.kill()
+    running.wait()
+    assert not (out / "collection.json").exists(), "it was killed in the middle"
+    (tmp_path / "go").touch()
+    ended(batch(slow="5"), tmp_path)
     assert pixels_of(out) == pixels_of(undisturbed)
     assert {line["state"] for line in manifest_of(out)} == {"done"}
 

