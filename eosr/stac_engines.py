@@ -179,11 +179,18 @@ def _read_chunks(asset: Asset, bounds: Bounds) -> tuple[tuple[int, ...], tuple[i
     Cut at multiples of `_READ` from the corner of the file, wherever the window begins.
     """
     left, bottom, right, top = bounds
-    first = (round((asset.top - top) / asset.gsd), round((left - asset.left) / asset.gsd))
     count = (round((top - bottom) / asset.gsd), round((right - left) / asset.gsd))
-    cuts = ([at, *range(at - at % _READ + _READ, at + n, _READ), at + n] for at, n in zip(first, count, strict=True))
+    cuts = (
+        [at, *range(at - at % _READ + _READ, at + n, _READ), at + n]
+        for at, n in zip(_place(asset, bounds), count, strict=True)
+    )
     rows, columns = (tuple(after - before for before, after in itertools.pairwise(one)) for one in cuts)
     return rows, columns
+
+
+def _place(asset: Asset, bounds: Bounds) -> tuple[int, int]:
+    """Row and column of the file at which a window begins."""
+    return round((asset.top - bounds[3]) / asset.gsd), round((bounds[0] - asset.left) / asset.gsd)
 
 
 def _load_odc(
@@ -200,21 +207,24 @@ def _load_odc(
     except ImportError as error:
         raise MissingExtraError(f"engine='odc' needs odc-stac ({error}). Run: pip install 'eosr[odc]'") from error
     left, bottom, right, top = bounds
-    shape = (round((top - bottom) / gsd), round((right - left) / gsd))
-    geobox = GeoBox(shape, Affine(gsd, 0.0, left, 0.0, -gsd, top), f"EPSG:{scenes[0].epsg}")
+    # odc-stac cuts from the corner of the window on, every so many pixels: from the corner of a block of the files,
+    # where they have the same blocks, as the images of a tile do.
+    places = {_place(scene.assets[name], bounds) for scene in scenes for name in names}
+    y, x = (at % _READ for at in places.pop()) if len(places) == 1 else (0, 0)
+    shape = (round((top - bottom) / gsd) + y, round((right - left) / gsd) + x)
+    geobox = GeoBox(shape, Affine(gsd, 0.0, left - gsd * x, 0.0, -gsd, top + gsd * y), f"EPSG:{scenes[0].epsg}")
     items = []
     for item in _plain_items(scenes, names):
         # odc-stac ignores the projection extension unless the item lists it.
         item["stac_extensions"] = ["https://stac-extensions.github.io/projection/v1.1.0/schema.json"]
         items.append(Item.from_dict(item))
     fill = _fill(dtype)
-    rows, columns = _read_chunks(scenes[0].assets[names[0]], bounds)
     stacked = odc.stac.load(
-        items, bands=list(names), geobox=geobox, chunks={"y": rows, "x": columns}, dtype=dtype.name, nodata=float(fill),
+        items, bands=list(names), geobox=geobox, chunks={"y": _READ, "x": _READ}, dtype=dtype.name, nodata=float(fill),
         groupby="id", preserve_original_order=True, driver=CheckedDriver(env),
         stac_cfg={"*": {"assets": {"*": {"data_type": dtype.name, "nodata": float(fill)}}}},
     )  # fmt: skip
-    return {name: stacked[name].data.rechunk({1: chunk, 2: chunk}) for name in names}
+    return {name: stacked[name].data[:, y:, x:].rechunk({1: chunk, 2: chunk}) for name in names}
 
 
 def check_file(
