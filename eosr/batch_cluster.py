@@ -143,10 +143,13 @@ def workers_of(site: Site, logs: Path) -> Iterator[tuple[Any, Any]]:
     from distributed import Client, LocalCluster
 
     if site.kind == "local":
+        # dask-cuda, where it is installed, gives every worker its card and the cores beside it.
+        cuda = _dask_cuda() if site.gpus else None
+        cards = {"resources": {"GPU": 1}} | ({} if cuda else {"preload": [_PRELOAD]}) if site.gpus else {}
         with (
-            LocalCluster(
+            (cuda.LocalCUDACluster if cuda else LocalCluster)(
                 n_workers=site.processes, threads_per_worker=1, dashboard_address=site.dashboard, memory_limit=None,
-                local_directory=site.local_directory,
+                local_directory=site.local_directory, **cards,
             ) as cluster,
             Client(cluster) as client,
         ):  # fmt: skip
@@ -164,6 +167,14 @@ def workers_of(site: Site, logs: Path) -> Iterator[tuple[Any, Any]]:
         jobs(site.jobs * site.processes)
         with Client(cluster) as client:
             yield client, jobs
+
+
+def _dask_cuda() -> Any:
+    try:
+        import dask_cuda  # type: ignore[import-not-found]  # needs a card
+    except ImportError:
+        return None
+    return dask_cuda
 
 
 def _jobqueue() -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,12 +14,12 @@ from eosr.batch_scene import SceneResult, SceneTask, run_scene
 from eosr.errors import BatchError
 
 
-def look_around(folder: str, token: str, weights: Mapping[str, str]) -> str:
-    """What keeps a worker from working on a batch; empty where nothing does. Runs on the worker."""
-    from eosr import __version__ as version
+def look_around(version: str, folder: str, token: str, weights: Mapping[str, str], *, gpu: bool = False) -> str:
+    """What keeps a worker from working on a batch; empty where nothing does. Runs on the worker, in its own eosr."""
+    from eosr import __version__ as mine
 
-    if version != __version__:
-        return f"has eosr {version}"
+    if mine != version:
+        return f"has eosr {mine}"
     try:
         if (Path(folder) / ".eosr-batch-token").read_text() != token:
             return f"has another folder {folder}"
@@ -33,7 +34,16 @@ def look_around(folder: str, token: str, weights: Mapping[str, str]) -> str:
             return f"does not see the weights {name} ({error})"
         if found != checksum:
             return f"has other weights {name} (SHA-256 {found[:12]}, not {checksum[:12]})"
-    return ""
+    return _without_card() if gpu else ""
+
+
+def _without_card() -> str:
+    from eosr.nn.tile import has_card
+
+    if has_card():
+        return ""
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
+    return f"finds no CUDA card, which device='cuda' asks for (CUDA_VISIBLE_DEVICES: {shown})"
 
 
 def _lost(task: SceneTask, worker: str) -> SceneResult:
@@ -79,13 +89,18 @@ class Crew:
         Raises
         ------
         BatchError
-            If a worker cannot work on this batch.
+            If a worker cannot work on this batch, or all are without the cards that it takes.
         """
         # Not client.scheduler_info(): the client overwrites what that returns every 2 s with an answer without workers,
         # and a scene would be taken from a worker that is well.
         facts = self._client.sync(self._client.scheduler.identity, n_workers=-1)["workers"]
         usable = {name: one for name, one in facts.items() if not self._gpu or one.get("resources", {}).get("GPU")}
         self.workers = tuple(usable)
+        if facts and not usable:
+            raise BatchError(
+                f"none of {len(facts)} workers has a card for device='cuda'. Start them with a resource, "
+                "LocalCluster(resources={'GPU': 1}) or dask worker --resources GPU=1, or give device='auto'."
+            )
         for worker in [worker for worker in self._given if worker not in facts]:
             future, given, task = self._given.pop(worker)
             future.cancel()
@@ -102,8 +117,8 @@ class Crew:
         future = self._probes.get(worker)
         if future is None:
             self._probes[worker] = self._client.submit(
-                look_around, str(self._folder), self._token, dict(self._weights), workers=[worker], pure=False,
-                key=f"eosr-look-{uuid.uuid4().hex}",
+                look_around, __version__, str(self._folder), self._token, dict(self._weights), gpu=self._gpu,
+                workers=[worker], pure=False, key=f"eosr-look-{uuid.uuid4().hex}",
             )  # fmt: skip
             return
         if not future.done():

@@ -1,7 +1,7 @@
 """Give every worker process of a job one of its cards; dask loads this with ``--preload`` before the worker starts.
 
 Slurm hands all cards of a job to all of its processes. A worker of dask's is called NAME-0, NAME-1 and so on in a job
-with several processes: the number is that of its card.
+with several processes, and 0, 1 and so on in a cluster of one machine: the number is that of its card.
 """
 
 from __future__ import annotations
@@ -19,14 +19,19 @@ def dask_setup(worker: Any) -> None:
 
 
 def card_of(name: str, visible: str) -> str | None:
-    """Return the card of a worker, of those that the job has; None where the job says nothing.
+    """Return the card of a worker, of those that can be seen; None where a job says nothing of its cards.
 
     Examples
     --------
     >>> card_of("SLURMCluster-3-1", "4,6")
     '6'
+    >>> card_of("1", "")
+    '1'
     """
     cards = [card.strip() for card in visible.split(",") if card.strip()]
+    if name.isdecimal():
+        # Of this machine: a card that is not there is told when the worker is looked at.
+        return name if not cards else (cards[int(name)] if int(name) < len(cards) else "-1")
     if not cards:
         return None
     number = re.search(r"-(\d+)$", name)

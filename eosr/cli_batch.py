@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -42,13 +43,13 @@ def add_options(command: Parser, sharpening: Any) -> None:
 def run_batch(options: argparse.Namespace, *, tell: Callable[[str], object]) -> int:
     """Do what the options say; 0 if every scene has a result."""
     from eosr.batch import LARGE, plan, run
-    from eosr.batch_cluster import Site, load_site, workers_of
+    from eosr.batch_cluster import load_site, workers_of
     from eosr.stac import find_items
 
     check_degradation(options.degradation, "auto", *DEGRADATIONS, "sigma=NUMBER")
     if options.workers is not None and (options.cluster or options.workers < 1):
         raise BatchError("--workers takes 1 or more, and only without --cluster. Correct one of them.")
-    site = load_site(options.cluster) if options.cluster else Site(processes=options.workers or 1)
+    site = load_site(options.cluster) if options.cluster else _here(options)
     config = _config(options)
     items = find_items(
         options.source, collection=options.collection, datetime=options.datetime, query=options.query,
@@ -104,8 +105,17 @@ def _of_tile(items: Any, tile: str | None) -> Any:
     return found
 
 
+def _here(options: argparse.Namespace) -> Any:
+    """Workers of this machine, as a site file would say it: a card for each worker where cards are asked for."""
+    from eosr.batch_cluster import Site
+
+    workers = options.workers or 1
+    return Site(processes=workers, gpus=workers if options.device.startswith("cuda") else 0)
+
+
 def _threads(site: Any) -> int:
-    return max(1, site.cores // site.processes) if site.kind != "local" else 0
+    cores = len(os.sched_getaffinity(0)) if site.kind == "local" else site.cores
+    return max(1, cores // site.processes)
 
 
 def _asked(what: str) -> bool:

@@ -309,11 +309,31 @@ def test_a_worker_with_another_version_other_weights_or_another_folder_is_found_
     from eosr.batch_crew import look_around
 
     (tmp_path / ".eosr-batch-token").write_text("token")
-    assert look_around(str(tmp_path), "token", {}) == ""
-    assert look_around(str(tmp_path), "other", {}) == f"has another folder {tmp_path}"
-    assert look_around(str(tmp_path / "no"), "token", {}).startswith(f"does not see {tmp_path / 'no'}")
-    assert look_around(str(tmp_path), "token", {"/no/w.safetensors": "ab"}).startswith("does not see the weights /no")
-    assert look_around(str(tmp_path), "token", {"s2sr-20m": "ab"}).startswith("has other weights s2sr-20m (SHA-256")
+    assert look_around(version, str(tmp_path), "token", {}) == ""
+    assert look_around(version, str(tmp_path), "other", {}) == f"has another folder {tmp_path}"
+    assert look_around(version, str(tmp_path / "no"), "token", {}).startswith(f"does not see {tmp_path / 'no'}")
+    assert look_around(version, str(tmp_path), "token", {"/no/w.safetensors": "ab"}).startswith(
+        "does not see the weights /no"
+    )
+    assert look_around(version, str(tmp_path), "token", {"s2sr-20m": "ab"}).startswith(
+        "has other weights s2sr-20m (SHA-256"
+    )
+
+
+def test_workers_without_a_card_are_found_at_once(items, tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    on_cards = replace(QUICK, device="cuda")
+    with (
+        cluster(1) as client,
+        pytest.raises(BatchError, match=r"none of 1 workers has a card for device='cuda'\. Start"),
+    ):
+        run(items, client, tmp_path / "out", config=on_cards)
+    with (
+        cluster(1, resources={"GPU": 1}) as client,
+        pytest.raises(BatchError, match=r"finds no CUDA card, which device='cuda' asks for \(CUDA_VISIBLE_DEVICES: "),
+    ):
+        run(items, client, tmp_path / "out", config=on_cards)
+    assert not (tmp_path / "out" / "scenes").exists()
 
 
 def test_without_a_worker_it_ends_with_what_to_look_at(items, tmp_path):

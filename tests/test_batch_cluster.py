@@ -1,11 +1,13 @@
 """Site files of batches: read, refused with what is wrong, and turned into jobs."""
 
 import subprocess
+import sys
+import types
 from pathlib import Path
 
 import pytest
 
-from eosr.batch_cluster import Site, SlurmJobs, arguments_of, check_job, load_site
+from eosr.batch_cluster import Site, SlurmJobs, arguments_of, check_job, load_site, workers_of
 from eosr.batch_gpu import card_of, dask_setup
 from eosr.errors import BatchError
 
@@ -69,11 +71,43 @@ def test_every_process_of_a_job_takes_a_card_of_its_own(monkeypatch):
     assert [card_of(f"SLURMCluster-3-{k}", "0,1,2,3") for k in range(4)] == ["0", "1", "2", "3"]
     assert card_of("SLURMCluster-3", "5") == "5"
     assert card_of("SLURMCluster-3-1", "") is None
+    assert [card_of(name, "4,6") for name in ("0", "1", "2")] == ["4", "6", "-1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b")
     dask_setup(type("Worker", (), {"name": "SLURMCluster-0-1"}))
     import os
 
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-b"
+
+
+def card():
+    import os
+
+    return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+@pytest.mark.parametrize("with_dask_cuda", [False, True])
+def test_workers_of_this_machine_have_a_card_each_by_dask_cuda_where_it_is(with_dask_cuda, tmp_path, monkeypatch):
+    """dask-cuda needs a card: in its place stands the cluster of dask that it is made of."""
+    from distributed import LocalCluster
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    asked = []
+
+    class LocalCUDACluster(LocalCluster):
+        def __init__(self, **how):
+            asked.append(how)
+            super().__init__(**how)
+
+    stand_in = types.ModuleType("dask_cuda")
+    stand_in.LocalCUDACluster = LocalCUDACluster
+    monkeypatch.setitem(sys.modules, "dask_cuda", stand_in if with_dask_cuda else None)
+    with workers_of(Site(kind="local", processes=2, gpus=2), tmp_path) as (client, _):
+        client.wait_for_workers(2)
+        facts = client.scheduler_info(n_workers=-1)["workers"].values()
+        assert [one["resources"] for one in facts] == [{"GPU": 1}] * 2
+        if not with_dask_cuda:
+            assert sorted(client.run(card).values()) == ["0", "1"]
+    assert len(asked) == with_dask_cuda
 
 
 class Cluster:

@@ -49,6 +49,11 @@ def _load(path: str, checksum: str, device: str) -> Weights:
     return weights
 
 
+def has_card() -> bool:
+    """Whether CUDA finds a card, without taking memory of it, as a context of this process would."""
+    return torch.cuda.is_available()
+
+
 def resolve_device(device: str) -> str:
     """Turn ``"auto"`` into the device of this process: CUDA where it has one, else the CPU.
 
@@ -58,7 +63,7 @@ def resolve_device(device: str) -> str:
         If a device is asked for that torch does not find here.
     """
     if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return "cuda" if has_card() else "cpu"
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError):  # torch asserts that it was built with CUDA
