@@ -295,11 +295,10 @@ class _Batch:
 
 
 def _check_numbers(*, attempts: int, backoff: float, threads: int) -> None:
-    if attempts < 1 or backoff < 0 or threads < 0:
-        raise BatchError(
-            f"attempts={attempts}, backoff={backoff} and threads={threads} must be 1, 0 and 0 or more. Give e.g. "
-            "attempts=3, backoff=10, threads=0."
-        )
+    rules = (("attempts", attempts, 1, 3), ("backoff", backoff, 0, 10), ("threads", threads, 0, 0))
+    for name, value, least, example in rules:
+        if value < least:
+            raise BatchError(f"{name}={value} must be {least} or more. Give e.g. {name}={example}.")
 
 
 def _folder(out: str | os.PathLike[str]) -> Path:

@@ -73,7 +73,8 @@ def test_a_window_cuts_only_with_clip(command, capsys):
         (["--cluster", "no.yaml"], "eosr: there is no site file no.yaml"),
         (["--workers", "0"], "eosr: --workers takes 1 or more, and only without --cluster."),
         (["--tile", "32TQX"], "eosr: no item of tile 32TQX among those found; there are 32TQM."),
-        (["--attempts", "0"], "eosr: --attempts 0, --backoff 10.0 and --threads 0 must be 1, 0 and 0 or more."),
+        (["--attempts", "0"], "eosr: --attempts 0 must be 1 or more. Give e.g. --attempts 3."),
+        (["--backoff", "-1"], "eosr: --backoff=-1.0 must be 0 or more. Give e.g. --backoff 10."),
         (["--sign", "nosuch:sign"], "eosr: --sign nosuch:sign names no function here"),
     ],
 )
