@@ -29,10 +29,11 @@ def card_of(name: str, visible: str) -> str | None:
     '1'
     """
     cards = [card.strip() for card in visible.split(",") if card.strip()]
-    if name.isdecimal():
-        # Of this machine: a card that is not there is told when the worker is looked at.
-        return name if not cards else (cards[int(name)] if int(name) < len(cards) else "-1")
+    of_this_machine = name.isdecimal()
     if not cards:
-        return None
+        return name if of_this_machine else None
+    if of_this_machine:
+        # A worker without a card is told so when it is looked at.
+        return cards[int(name)] if int(name) < len(cards) else "-1"
     number = re.search(r"-(\d+)$", name)
     return cards[int(number[1]) % len(cards)] if number and len(cards) > 1 else cards[0]
