@@ -31,6 +31,8 @@ Floats = npt.NDArray[np.float64]
 
 #: Taps of the inverse below this share of the largest one are cut. A residual of 1000 DN then leaves 1e-4 DN.
 CUT = 1e-7
+#: Coarse rows that a projection works on at a time.
+ROWS = 16
 
 
 @lru_cache(maxsize=512)
@@ -75,14 +77,29 @@ def project_tile(fine: npt.NDArray[Any], coarse: npt.NDArray[Any], factor: int, 
     """
     taps = kernel_taps(factor, sigma)
     radius = radius_of(taps, factor)
-    seen = degrade_tile(_symmetric(fine.astype(np.float64), radius), taps, factor)
-    residual = coarse.astype(np.float64) - seen
-    residual = np.where(np.isfinite(residual), residual, 0.0)
+    height, width = fine.shape[-2:]
+    padded = _symmetric(fine, radius)
+    residual = np.empty((*fine.shape[:-2], height // factor, width // factor))
+    # Some rows at a time: what lies between the steps then stays in the cache of a core.
+    strips = [slice(top, top + ROWS) for top in range(0, residual.shape[-2], ROWS)]
+    for rows in strips:
+        seen = degrade_tile(padded[..., rows.start * factor : rows.stop * factor + 2 * radius, :].astype(np.float64),
+                            taps, factor)  # fmt: skip
+        residual[..., rows, :] = coarse[..., rows, :] - seen
+    residual[~np.isfinite(residual)] = 0.0
     inverse = _inverse_gram(factor, round(float(sigma), 9))
     for axis in (residual.ndim - 2, residual.ndim - 1):
         residual = _correlate(residual, inverse, axis)
-        residual = _spread(residual, taps, factor, axis)
-    return (fine + residual).astype(fine.dtype)
+    margin = -(-radius // factor)
+    residual = _symmetric(residual, margin)
+    answer = np.empty_like(fine)
+    for rows in strips:
+        change = residual[..., rows.start : rows.stop + 2 * margin, :]
+        for axis in (change.ndim - 2, change.ndim - 1):
+            change = _spread(change, taps, factor, axis)
+        inside = slice(rows.start * factor, rows.stop * factor)
+        answer[..., inside, :] = fine[..., inside, :] + change
+    return answer
 
 
 def project(
@@ -190,32 +207,30 @@ def _symmetric(array: Floats, pad: int) -> Floats:
     return np.pad(array, [(0, 0)] * (array.ndim - 2) + [(pad, pad)] * 2, mode="symmetric")
 
 
-def _padded(array: Floats, pad: int, axis: int) -> Floats:
-    return np.pad(array, [(pad, pad) if i == axis else (0, 0) for i in range(array.ndim)], mode="symmetric")
-
-
 def _correlate(array: Floats, taps: Floats, axis: int) -> Floats:
     """Symmetric taps, symmetric continuation (as often as needed: numpy continues a short scene over and over)."""
     # scipy's "reflect" is numpy's "symmetric".
     return array * taps[0] if len(taps) == 1 else correlate1d(array, taps, axis=axis, mode="reflect")
 
 
-def _spread(coarse: Floats, taps: Floats, factor: int, axis: int) -> Floats:
-    """The transpose of blur and box along one axis: coarse pixels spread over the fine ones they see."""
+def _spread(padded: Floats, taps: Floats, factor: int, axis: int) -> Floats:
+    """The transpose of blur and box along one axis: coarse pixels, with those beyond the edge that are seen, spread."""
     radius = radius_of(taps, factor)
     margin = -(-radius // factor)
-    padded = _padded(coarse, margin, axis)
-    count = coarse.shape[axis]
-    shape = list(coarse.shape)
+    count = padded.shape[axis] - 2 * margin
+    shape = list(padded.shape)
     shape[axis] = count * factor
-    fine = np.zeros(shape)
-    index: list[Any] = [slice(None)] * coarse.ndim
+    fine = np.empty(shape)
+    index: list[Any] = [slice(None)] * padded.ndim
     source = index.copy()
     for phase in range(factor):
         index[axis] = slice(phase, None, factor)
+        total: Any = 0.0
         for shift in range(-margin, margin + 1):
             k = phase + radius + factor * shift
             if 0 <= k < len(taps):
                 source[axis] = slice(margin - shift, margin - shift + count)
-                fine[tuple(index)] += taps[k] * padded[tuple(source)]
+                term = taps[k] * padded[tuple(source)]
+                total = term if isinstance(total, float) else np.add(total, term, out=term)
+        fine[tuple(index)] = total
     return fine

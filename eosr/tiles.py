@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -105,18 +106,14 @@ class TileTask:
         return [*((band, 2) for band in given.usable[1][:extra]), *coarse] if extra > 0 else coarse
 
     def _deliver(self, sharp: npt.NDArray[np.float32], given: Given) -> Array:
-        extra = len(self.method.delivers) - given.with_nan[-1].shape[0]
-        factor = self.method.factor
-        valid = given.valid(factor)
-        lost = _enlarged(given.saturated[-1], factor)
-        if extra > 0:
-            # Bands of the middle grid are delivered too, and stand first.
-            middle = np.broadcast_to(valid.all(axis=0), (extra, *valid.shape[1:]))
-            valid = np.concatenate([middle, valid])
-            lost = np.concatenate([_enlarged(given.saturated[1][:extra], 2), lost])
-        valid, lost = _cut(valid, self.depth), _cut(lost, self.depth)
-        answer = as_dtype(_cut(sharp, self.depth) - np.float32(self.offset), valid, self.dtype)
-        return np.where(lost & valid, answer.dtype.type(SATURATED), answer)
+        # Band by band: what lies between the steps is a plane then, not a stack of them.
+        answer = np.empty((len(sharp), *_cut(sharp[0], self.depth).shape), self.dtype)
+        for band, (values, valid, lost) in enumerate(zip(sharp, *given.marks(self.method), strict=True)):
+            valid, lost = _cut(valid, self.depth), _cut(lost, self.depth)
+            answer[band] = as_dtype(_cut(values, self.depth) - np.float32(self.offset), valid, self.dtype)
+            if lost.any():
+                answer[band][lost & valid] = SATURATED
+        return answer
 
     def _mirror_edges(self, sharp: npt.NDArray[np.float32], block_id: tuple[int, ...]) -> None:
         """Beyond the edge of the scene put the mirror image of the answer; in place.
@@ -235,12 +232,21 @@ class Given:
         fine, *middle, coarse = (_whole_steps(a, self.shape, k) for a, k in zip(self.filled, scales, strict=True))
         return fine, middle[0] if middle else None, coarse
 
-    def valid(self, factor: int) -> Bools:
-        """(targets, H, W): a pixel is valid where its own coarse pixel and every guide are."""
-        valid: Bools = np.isfinite(self.with_nan[0]).all(axis=0) & _enlarged(np.isfinite(self.with_nan[-1]), factor)
+    def marks(self, method: Method) -> tuple[Iterator[Bools], Iterator[Bools]]:
+        """Valid and saturated pixels (H, W) of every delivered band, one band at a time.
+
+        A pixel is valid where its own coarse pixel and every guide are.
+        """
+        guided: Bools = np.asarray(np.isfinite(self.with_nan[0]).all(axis=0))
         if len(self.with_nan) == 3:
-            valid &= _enlarged(np.asarray(np.isfinite(self.with_nan[1]).all(axis=0)), 2)
-        return valid
+            guided &= _enlarged(np.asarray(np.isfinite(self.with_nan[1]).all(axis=0)), 2)
+        # Bands of the middle grid are delivered too by some, and stand first.
+        extra = len(method.delivers) - len(self.with_nan[-1])
+        whole = np.asarray(np.isfinite(self.with_nan[-1]).all(axis=0))
+        own = [*[whole] * extra, *np.isfinite(self.with_nan[-1])]
+        lost = [*[(band, 2) for band in self.saturated[1][:extra]], *[(b, method.factor) for b in self.saturated[-1]]]
+        valid = (guided & _enlarged(band, method.factor) for band in own)
+        return valid, (_enlarged(band, factor) for band, factor in lost)
 
     def measured(self, factor: int) -> Bools:
         """(h, w): coarse pixels under which everything is measured and nothing saturated."""
@@ -268,9 +274,11 @@ def as_dtype(bands: Array, valid: Bools, dtype: str) -> Array:
     """Digital numbers as ``"float32"`` (NaN is nodata) or ``"uint16"`` (0 is nodata, valid ones at least 1)."""
     if dtype == "float32":
         return np.where(valid, bands, np.float32(np.nan)).astype(np.float32)
+    everywhere = bool(valid.all())
+    digital = np.rint(bands if everywhere else np.where(valid, bands, 0))
     # A valid pixel must not become nodata by rounding, nor wrap around.
-    digital = np.clip(np.rint(np.where(valid, bands, 0)), 1, np.iinfo(np.uint16).max)
-    return np.where(valid, digital, NODATA).astype(np.uint16)
+    digital = np.clip(digital, 1, np.iinfo(np.uint16).max, out=digital).astype(np.uint16)
+    return digital if everywhere else np.where(valid, digital, np.uint16(NODATA))
 
 
 def _whole_steps(array: Array, shape: tuple[int, ...], scale: int) -> Array:

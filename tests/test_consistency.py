@@ -54,8 +54,10 @@ def test_projecting_twice_changes_nothing_and_the_truth_stays(band, factor, name
     np.testing.assert_allclose(project(truth, measured, factor, degradation=name), truth, rtol=0, atol=1e-3)
 
 
+@pytest.mark.parametrize("strip", [1, 2, 16])
 @pytest.mark.parametrize(("band", "factor", "name"), CASES)
-def test_dense_linear_algebra_gives_the_same(band, factor, name):
+def test_dense_linear_algebra_gives_the_same(monkeypatch, band, factor, name, strip):
+    monkeypatch.setattr("eosr.consistency.ROWS", strip)
     # The second implementation: the operator as a matrix, column by column, and its pseudo-inverse.
     rows, columns = 5 * factor, 4 * factor
     eye = np.eye(rows * columns).reshape(-1, rows, columns)

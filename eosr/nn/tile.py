@@ -134,4 +134,4 @@ def sharpen(
         sigmas = torch.tensor(np.asarray(sigma, np.float32), device=device)[None]
         inputs = None if middle is None else tensor(middle)
         estimate = weights.generator(tensor(fine), tensor(coarse), sigmas, inputs, trim=trim)
-        return (estimate[0].float() * scale).cpu().numpy()
+        return estimate[0].float().mul_(scale).cpu().numpy()
