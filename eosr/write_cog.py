@@ -48,7 +48,7 @@ from eosr.write_zarr import COMPRESSED, to_zarr
 
 #: Side of an internal tile [pixels].
 TILE = 512
-#: Rows and columns that are read from the Zarr at once [pixels].
+#: Rows and columns that are read from the Zarr at once, in whole chunks of it [pixels].
 WINDOW = 1536
 #: GDAL's block cache [MB]; its default is 5 % of the memory of the machine.
 CACHE_MB = 128
@@ -240,27 +240,37 @@ def _write(job: _Job, data: zarr.Array[Any], work: Path, overviews: str) -> None
     }  # fmt: skip
     # The driver lays overviews aside in a file that it compresses, unless told not to: two fifths of its time.
     with rasterio.Env(GDAL_CACHEMAX=CACHE_MB, COG_TMP_COMPRESSION="NONE"):
-        _write_plain(job, data, plain)
+        sums = _write_plain(job, data, plain)
         rasterio.shutil.copy(plain, cog, driver="COG", **options)
-        _check(job, data, cog)
+        _check(job, sums, cog)
     plain.unlink()
     os.replace(cog, job.path)
     _done(job, work).touch()
 
 
-def _windows(job: _Job) -> Iterator[tuple[slice, slice]]:
+@dataclass(frozen=True, kw_only=True)
+class _Sum:
+    """What stands in a window of an image: pixels are read once, and compared by this."""
+
+    window: Window
+    digest: bytes
+
+    @classmethod
+    def of(cls, window: Window, pixels: np.ndarray) -> _Sum:
+        return cls(window=window, digest=hashlib.sha256(np.ascontiguousarray(pixels).data).digest())
+
+
+def _windows(job: _Job, data: zarr.Array[Any]) -> Iterator[tuple[slice, slice]]:
     rows, columns = job.layer.shape
-    for top in range(0, rows, WINDOW):
-        for left in range(0, columns, WINDOW):
-            yield slice(top, min(top + WINDOW, rows)), slice(left, min(left + WINDOW, columns))
+    high, wide = (chunk * max(1, WINDOW // chunk) for chunk in data.chunks[-2:])
+    for top in range(0, rows, high):
+        for left in range(0, columns, wide):
+            yield slice(top, min(top + high, rows)), slice(left, min(left + wide, columns))
 
 
-def _read(job: _Job, data: zarr.Array[Any], window: tuple[slice, slice]) -> np.ndarray:
-    return np.asarray(data[window if job.index is None else (job.index, *window)])
-
-
-def _write_plain(job: _Job, data: zarr.Array[Any], path: Path) -> None:
+def _write_plain(job: _Job, data: zarr.Array[Any], path: Path) -> list[_Sum]:
     height, width = job.layer.shape
+    sums = []
     with rasterio.open(
         path, "w", driver="GTiff", height=height, width=width, count=1, dtype=job.dtype, nodata=job.nodata,
         crs=job.layer.crs, transform=job.layer.transform, tiled=True, blockxsize=TILE, blockysize=TILE,
@@ -270,18 +280,21 @@ def _write_plain(job: _Job, data: zarr.Array[Any], path: Path) -> None:
         file.scales, file.offsets = (job.scale,), (job.offset,)
         file.units = ("reflectance",)
         file.update_tags(**job.tags)
-        for rows, columns in _windows(job):
-            file.write(_read(job, data, (rows, columns)), 1, window=Window.from_slices(rows, columns))
+        for rows, columns in _windows(job, data):
+            pixels = np.asarray(data[(rows, columns) if job.index is None else (job.index, rows, columns)])
+            window = Window.from_slices(rows, columns)
+            file.write(pixels, 1, window=window)
+            sums.append(_Sum.of(window, pixels))
+    return sums
 
 
-def _check(job: _Job, data: zarr.Array[Any], path: Path) -> None:
+def _check(job: _Job, sums: list[_Sum], path: Path) -> None:
     """Compare all pixels: GDAL may report a full disk only on closing, where rasterio does not raise."""
     with rasterio.open(path) as file:
-        for rows, columns in _windows(job):
-            stored = file.read(1, window=Window.from_slices(rows, columns))
-            if not np.array_equal(stored, _read(job, data, (rows, columns)), equal_nan=job.dtype == "float32"):
+        for one in sums:
+            if _Sum.of(one.window, file.read(1, window=one.window)) != one:
                 raise OutputError(
-                    f"{job.path.name} does not read back as it was written (row {rows.start} on), so it was "
+                    f"{job.path.name} does not read back as it was written (row {one.window.row_off} on), so it was "
                     "not put in its place. Check the free space of the disk and call to_cog again."
                 )
 

@@ -205,8 +205,10 @@ class BackProjectionGenerator(nn.Module):
         before = 0
         for index, stage in enumerate(self.stages):
             skip, rim = self._left_out(index, trim)
-            residual = coarse - degrade(estimate, taps, s)
-            estimate += adjoint(residual, taps, s).mul_(s**2)
+            residual = coarse.clone()
+            for band in (slice(i, i + 1) for i in range(coarse.shape[1])):  # one at a time, again for the memory
+                residual[:, band] -= degrade(estimate[:, band], taps[:, band], s)
+                estimate[:, band] += adjoint(residual[:, band], taps[:, band], s).mul_(s**2)
             seen = functional.interpolate(residual, size=(height, width), mode="nearest") if s != FOLD else residual
             inside = skip - before
             features = features[:, inside : features.shape[1] - inside, inside : features.shape[2] - inside]
