@@ -20,6 +20,9 @@ from eosr.stac_records import Scene as Image
 from eosr.superresolve import superresolve
 from eosr.write_delivery import Format
 
+#: Side of a chunk of a whole tile, which it cuts into four by four [10 m pixels]: half the halo of the usual 1536, in a
+#: gigabyte more for each tile that is worked on (benchmarks/README.md).
+WHOLE: Final = 2748
 #: Share of the raw pixels that a band takes on disk; measured on synthetic tiles with noise, real ones take less.
 _OF_RAW: Final = {"zarr": 0.7, "cog": 0.95, "both": 1.65}
 #: CPU seconds per million 10 m pixels of the shipped weights, with reading and writing (benchmarks/README.md).
@@ -37,6 +40,7 @@ class BatchConfig:
     bbox: tuple[float, float, float, float] | None = None
     bbox_crs: str = "EPSG:4326"
     engine: str = "stackstac"
+    #: None: `WHOLE` for whole tiles and the shipped kind of weights, else the default of `eosr.open_stac`.
     chunks: int | None = None
     offset: str | int = "auto"
     alternate: str | None = None
@@ -54,6 +58,12 @@ class BatchConfig:
     dtype: str = "uint16"
     # eosr.write.deliver
     format: Format = "both"
+
+    @property
+    def read_chunks(self) -> int | None:
+        """Chunks to open a scene with."""
+        whole = self.bbox is None and self.method in (None, "eosr")
+        return WHOLE if self.chunks is None and whole else self.chunks
 
     @property
     def read_bands(self) -> list[str] | None:
@@ -193,7 +203,7 @@ def open_scene(items: Sequence[Mapping[str, Any]], config: BatchConfig) -> xr.Da
     """Open the items of one scene, lazily, as `eosr.open_stac` does."""
     return open_stac(
         list(items), bbox=config.bbox, bbox_crs=config.bbox_crs, bands=config.read_bands, engine=config.engine,
-        chunks=config.chunks, offset=config.offset, alternate=config.alternate, gdal_env=config.gdal_env,
+        chunks=config.read_chunks, offset=config.offset, alternate=config.alternate, gdal_env=config.gdal_env,
         sign=None if config.sign is None else signer(config.sign),
     )  # fmt: skip
 

@@ -71,7 +71,12 @@ def source_options(command: Parser) -> None:
     group.add_argument("--tile", metavar="MGRS", help="e.g. 32TQM, where several tiles are found")
     reading = command.add_argument_group("how it is read")
     reading.add_argument("--engine", default="stackstac", choices=["stackstac", "odc"])
-    reading.add_argument("--chunks", type=int, metavar="PIXELS", help="side of a chunk [10 m pixels]; default 1536")
+    reading.add_argument(
+        "--chunks",
+        type=int,
+        metavar="PIXELS",
+        help="side of a chunk [10 m pixels]; default 1536, in a batch of whole tiles 2748",
+    )
     reading.add_argument(
         "--offset", default="auto", metavar="DN",
         help="radiometric offset to add to the digital numbers: auto (default: what the item says), none, or a "

@@ -8,7 +8,7 @@ from batches import QUICK, write_items
 from conftest import write_scene
 
 from eosr.batch import BatchConfig, plan
-from eosr.batch_plan import readable, signer
+from eosr.batch_plan import open_scene, readable, signer
 from eosr.errors import BandError, BatchError, GridError, SourceError, WeightsError
 
 
@@ -45,6 +45,19 @@ def test_the_whole_default_has_twelve_bands_and_a_time(items):
     (scene, _) = plan(items, BatchConfig()).scenes
     assert len(scene.bands) == 12
     assert scene.cpu == pytest.approx(0.0324 * 15.5)
+
+
+def test_whole_tiles_come_in_larger_chunks_for_a_smaller_halo(tmp_path):
+    (item,) = [write_scene(tmp_path / "wide", size=2760).item(ident="wide")]
+    left, top = 699960.0, 5000040.0
+    window = {"bbox": (left, top - 27600, left + 27600, top), "bbox_crs": "item"}
+    for settings, rows in (
+        ({}, (2748, 12)), ({"chunks": 1200}, (1200, 1200, 360)), ({"method": "bicubic"}, (1536, 1224)),
+        (window, (1536, 1224)),
+    ):  # fmt: skip
+        opened = open_scene([item], BatchConfig(**settings))
+        assert opened.chunksizes["y10"] == rows, settings
+        assert opened.chunksizes["y60"] == tuple(size // 6 for size in rows)
 
 
 def test_a_window_cuts_the_scenes_and_leaves_out_those_it_misses(items, tmp_path):
