@@ -168,15 +168,13 @@ class BackProjectionGenerator(nn.Module):
         """
         s = self.config.factor
         taps = taps_for(s, sigma, self.radius)
-        guides = [functional.pixel_unshuffle(fine, FOLD)]
-        if middle is not None:
-            guides.append(middle)
-        size = (fine.shape[2] // FOLD, fine.shape[3] // FOLD)
-        guides.append((sigma / s)[:, :, None, None].expand(-1, -1, *size))
-        fixed = torch.cat(guides, dim=1)
         estimate = functional.interpolate(coarse, scale_factor=s, mode="bilinear", align_corners=False)
+        size = (fine.shape[2] // FOLD, fine.shape[3] // FOLD)
+        blur = (sigma / s)[:, :, None, None].expand(-1, -1, *size)
+        guides = [functional.pixel_unshuffle(fine, FOLD), *([] if middle is None else [middle]), blur]
         if not torch.is_grad_enabled() and fine.device.type == "cpu":
-            return self._by_strips(fixed, coarse, taps, estimate, trim)
+            return self._by_strips(guides, coarse, taps, estimate, trim)
+        fixed = torch.cat(guides, dim=1)
         memory: Tensor | None = None
         before = 0
         for index, stage in enumerate(self.stages):
@@ -195,13 +193,22 @@ class BackProjectionGenerator(nn.Module):
         needed = self._needed(stage)
         return max(0, trim - needed) // FOLD, int(trim >= needed)
 
-    def _by_strips(self, fixed: Tensor, coarse: Tensor, taps: Tensor, estimate: Tensor, trim: int) -> Tensor:
-        """The same without gradients on the CPU, in a third of the memory; changes ``estimate``."""
+    def _by_strips(
+        self, guides: list[Tensor], coarse: Tensor, taps: Tensor, estimate: Tensor, trim: int
+    ) -> Tensor:  # fmt: skip
+        """The same without gradients on the CPU, in a third of the memory; changes ``estimate``, empties ``guides``."""
         s = self.config.factor
-        height, width = fixed.shape[2:]
-        fixed = fixed.contiguous(memory_format=torch.channels_last)
+        batch, _, height, width = guides[0].shape
+        fixed = coarse.new_empty((batch, height, width, sum(part.shape[1] for part in guides)))
+        done = 0
+        while guides:
+            part = guides.pop(0)
+            fixed[..., done : done + part.shape[1]] = part.permute(0, 2, 3, 1)
+            done += part.shape[1]
+            del part
+        fixed = fixed.permute(0, 3, 1, 2)
         dtype = next(self.parameters()).dtype
-        features = fixed.new_empty((fixed.shape[0], height, width, self.config.features), dtype=dtype)
+        features = fixed.new_empty((batch, height, width, self.config.features), dtype=dtype)
         before = 0
         for index, stage in enumerate(self.stages):
             skip, rim = self._left_out(index, trim)
