@@ -1,4 +1,4 @@
-"""The whole pipeline (COG -> sharpen -> Zarr) against the bare networks on the same pixels, in one run.
+"""The whole pipeline (COG -> sharpen -> Zarr or COG) against the bare networks on the same pixels, in one run.
 
     python benchmarks/overhead.py --size 3072 --chunk 1536 --repeat 3
 
@@ -63,10 +63,13 @@ def networks(calls: list[tuple]) -> None:
             generator(*inputs)
 
 
-def pipeline(item: Path, folder: Path, chunk: int, consistency: bool) -> None:
-    ds = eosr.open_stac(str(item), chunks=chunk)
-    sharp = eosr.superresolve(ds, consistency=consistency, device="cpu")
-    eosr.to_zarr(sharp, folder / "sharp.zarr", overwrite=True)
+def pipeline(item: Path, folder: Path, options: argparse.Namespace) -> None:
+    ds = eosr.open_stac(str(item), chunks=options.chunk)
+    sharp = eosr.superresolve(ds, consistency=not options.no_consistency, device="cpu")
+    if options.format == "cog":
+        eosr.to_cog(sharp, folder / "sharp", overwrite=True)
+    else:
+        eosr.to_zarr(sharp, folder / "sharp.zarr", overwrite=True)
 
 
 class Parts:
@@ -92,13 +95,15 @@ class Parts:
         return timed
 
 
-def where_it_goes(item: Path, folder: Path, chunk: int, consistency: bool) -> dict[str, float]:
+def where_it_goes(item: Path, folder: Path, options: argparse.Namespace) -> dict[str, float]:
     """Seconds of CPU per part. Right for one torch thread: only then a network runs in the thread that called it."""
+    import rasterio.shutil
     import zarr
 
     import eosr.nn.tile
     import eosr.stac_engines
     import eosr.tiles
+    import eosr.write_cog
     from eosr.nn.generator import BackProjectionGenerator
 
     parts = Parts()
@@ -112,12 +117,15 @@ def where_it_goes(item: Path, folder: Path, chunk: int, consistency: bool) -> di
         (eosr.nn.tile, "sharpen", "normalise"),
         (BackProjectionGenerator, "forward", "network"),
         (zarr.Array, "__setitem__", "write Zarr"),
+        (eosr.write_cog, "_write_plain", "Zarr to plain file"),
+        (rasterio.shutil, "copy", "plain file to COG (this thread)"),
+        (eosr.write_cog, "_check", "check COG"),
     ]
     wall, cpu = time.perf_counter(), time.process_time()
     with ExitStack() as stack:
         for owner, name, label in spots:
             stack.enter_context(mock.patch.object(owner, name, parts.around(getattr(owner, name), label)))
-        pipeline(item, folder, chunk, consistency)
+        pipeline(item, folder, options)
     total = time.process_time() - cpu
     rest = total - sum(parts.seconds.values())
     return {**dict(sorted(parts.seconds.items(), key=lambda p: -p[1])), "other threads, dask": rest, "all": total,
@@ -131,6 +139,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     parser.add_argument("--workers", type=int, default=1, help="threads of dask")
+    parser.add_argument("--format", default="zarr", choices=["zarr", "cog"])
     parser.add_argument("--no-consistency", action="store_true")
     options = parser.parse_args()
     if options.size % 6 or options.chunk % 6:
@@ -138,7 +147,7 @@ def main() -> None:
     keep_freed_memory()
     torch.set_num_threads(options.threads)
     torch.set_flush_denormal(True)
-    facts, consistency = machine(), not options.no_consistency
+    facts = machine()
     with tempfile.TemporaryDirectory() as name, dask.config.set(scheduler="threads", num_workers=options.workers):
         folder = Path(name)
         item = write_scene(folder, options.size)
@@ -149,10 +158,10 @@ def main() -> None:
             for what in ("pipeline", "networks")[:: 1 if turn % 2 else -1]:
                 with clock.time(what):
                     if what == "pipeline":
-                        pipeline(item, folder, options.chunk, consistency)
+                        pipeline(item, folder, options)
                     else:
                         networks(calls)
-        parts = where_it_goes(item, folder, options.chunk, consistency) if options.threads == 1 else {}
+        parts = where_it_goes(item, folder, options) if options.threads == 1 else {}
     (full, full_wall), (bare, bare_wall) = clock.median("pipeline"), clock.median("networks")
     rows = [
         {"what": "bare networks", "CPU [s]": bare, "wall [s]": bare_wall, "over the networks [%]": 0.0},

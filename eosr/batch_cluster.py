@@ -16,6 +16,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final, get_args, get_origin, get_type_hints
 
+import dask
 import yaml
 
 from eosr.errors import BatchError, MissingExtraError
@@ -28,6 +29,9 @@ _LOOK: Final = 5.0
 _STILLBORN: Final = 3
 #: Module that gives every worker process of a job one card of it.
 _PRELOAD: Final = "eosr.batch_gpu"
+#: A worker only waits for the process of its scene. Looking at its own stack a hundred times a second, and at its event
+#: loop fifty times, would take a tenth of a core for as long.
+_QUIET: Final = {"distributed.worker.profile.enabled": False, "distributed.admin.tick.interval": "500ms"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +144,13 @@ def workers_of(site: Site, logs: Path) -> Iterator[tuple[Any, Any]]:
     MissingExtraError
         If dask-jobqueue is not installed.
     """
+    # Nannies hand their settings on to their workers, jobs get them in their environment.
+    with dask.config.set(_QUIET), _workers_of(site, logs) as both:
+        yield both
+
+
+@contextmanager
+def _workers_of(site: Site, logs: Path) -> Iterator[tuple[Any, Any]]:
     from distributed import Client, LocalCluster
 
     if site.kind == "local":
@@ -194,7 +205,7 @@ def arguments_of(site: Site, logs: Path) -> dict[str, Any]:
         "queue": site.partition, "account": site.account, "cores": site.cores, "memory": site.memory,
         "processes": site.processes, "walltime": site.walltime, "interface": site.interface,
         "job_extra_directives": [*more, *site.sbatch], "job_directives_skip": list(site.sbatch_skip),
-        "job_script_prologue": list(site.prologue), "worker_extra_args": ["--nthreads", "1", *extra],
+        "job_script_prologue": [*_exports(), *site.prologue], "worker_extra_args": ["--nthreads", "1", *extra],
         "log_directory": str(logs), "local_directory": site.local_directory, "job_name": "eosr-batch",
         "death_timeout": 120,
     }  # fmt: skip
@@ -203,6 +214,11 @@ def arguments_of(site: Site, logs: Path) -> dict[str, Any]:
     options = {"interface": site.scheduler_interface, "dashboard_address": site.dashboard or ":0"}
     told["scheduler_options"] = {key: value for key, value in options.items() if value}
     return told
+
+
+def _exports() -> list[str]:
+    names = {key: "DASK_" + key.upper().replace(".", "__") for key in _QUIET}
+    return [f"export {names[key]}={value}" for key, value in _QUIET.items()]
 
 
 def check_job(script: str) -> None:

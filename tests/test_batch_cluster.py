@@ -5,6 +5,7 @@ import sys
 import types
 from pathlib import Path
 
+import dask
 import pytest
 
 from eosr.batch_cluster import Site, SlurmJobs, arguments_of, check_job, load_site, workers_of
@@ -35,7 +36,18 @@ def test_what_a_site_says_reaches_the_jobs(tmp_path):
     assert told["job_extra_directives"] == ["--gres=gpu:4", "--nodes=1"]
     assert told["worker_extra_args"] == ["--nthreads", "1", "--preload", "eosr.batch_gpu", "--resources", "GPU=1"]
     assert (told["queue"], told["account"], told["processes"], told["cores"]) == ("booster", "me", 4, 48)
-    assert (told["job_script_prologue"], told["job_directives_skip"]) == (["module load Python"], ["--mem"])
+    assert (told["job_script_prologue"][-1], told["job_directives_skip"]) == ("module load Python", ["--mem"])
+    environ = dict(line.removeprefix("export ").split("=") for line in told["job_script_prologue"][:-1])
+    assert dask.config.collect_env(environ)["distributed"]["worker"]["profile"]["enabled"] is False
+
+
+def test_workers_that_only_wait_do_not_look_at_their_own_stacks(tmp_path):
+    with workers_of(Site(), tmp_path) as (client, _):
+        client.wait_for_workers(1)
+        told = client.run(lambda dask_worker: [*dask_worker.periodic_callbacks])
+    for callbacks in told.values():
+        assert "profile" not in callbacks
+        assert "tick" in callbacks
 
 
 @pytest.mark.parametrize(
