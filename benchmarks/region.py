@@ -25,7 +25,6 @@ from statistics import mean
 
 import rasterio
 import torch
-from distributed import Client, LocalCluster
 from measure import cpu_seconds, machine, report
 from overhead import networks, tiles_of
 from serving import served
@@ -142,11 +141,8 @@ def ready(way: str, cores: int, folder: Path, environ: dict[str, str]) -> Iterat
             client.wait_for_workers(cores)
             yield client, keep
         return
-    count = 1 if way == "threads" else cores
-    with (
-        LocalCluster(n_workers=count, threads_per_worker=1, dashboard_address=None, memory_limit=None) as cluster,
-        Client(cluster) as client,
-    ):
+    site = Site(processes=1 if way == "threads" else cores)
+    with workers_of(site, folder / "logs") as (client, _):
         yield client, None
 
 
