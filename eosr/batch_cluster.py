@@ -144,6 +144,9 @@ def workers_of(site: Site, logs: Path) -> Iterator[tuple[Any, Any]]:
     MissingExtraError
         If dask-jobqueue is not installed.
     """
+    # First its defaults: set before they are there, a setting takes all of them along when it ends.
+    import distributed  # noqa: F401
+
     # Nannies hand their settings on to their workers, jobs get them in their environment.
     with dask.config.set(_QUIET), _workers_of(site, logs) as both:
         yield both
@@ -217,8 +220,7 @@ def arguments_of(site: Site, logs: Path) -> dict[str, Any]:
 
 
 def _exports() -> list[str]:
-    names = {key: "DASK_" + key.upper().replace(".", "__") for key in _QUIET}
-    return [f"export {names[key]}={value}" for key, value in _QUIET.items()]
+    return [f"export DASK_{key.upper().replace('.', '__')}={value}" for key, value in _QUIET.items()]
 
 
 def check_job(script: str) -> None:

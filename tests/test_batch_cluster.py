@@ -36,9 +36,12 @@ def test_what_a_site_says_reaches_the_jobs(tmp_path):
     assert told["job_extra_directives"] == ["--gres=gpu:4", "--nodes=1"]
     assert told["worker_extra_args"] == ["--nthreads", "1", "--preload", "eosr.batch_gpu", "--resources", "GPU=1"]
     assert (told["queue"], told["account"], told["processes"], told["cores"]) == ("booster", "me", 4, 48)
-    assert (told["job_script_prologue"][-1], told["job_directives_skip"]) == ("module load Python", ["--mem"])
-    environ = dict(line.removeprefix("export ").split("=") for line in told["job_script_prologue"][:-1])
-    assert dask.config.collect_env(environ)["distributed"]["worker"]["profile"]["enabled"] is False
+    quiet, own = told["job_script_prologue"][:2], told["job_script_prologue"][2:]
+    assert (own, told["job_directives_skip"]) == (["module load Python"], ["--mem"])
+    environ = dict(line.removeprefix("export ").split("=") for line in quiet)
+    assert dask.config.collect_env(environ) == {
+        "distributed": {"worker": {"profile": {"enabled": False}}, "admin": {"tick": {"interval": "500ms"}}}
+    }
 
 
 def test_workers_that_only_wait_do_not_look_at_their_own_stacks(tmp_path):
@@ -48,6 +51,19 @@ def test_workers_that_only_wait_do_not_look_at_their_own_stacks(tmp_path):
     for callbacks in told.values():
         assert "profile" not in callbacks
         assert "tick" in callbacks
+
+
+def test_a_process_that_had_not_imported_distributed_can_start_workers_again(tmp_path):
+    again = (
+        "import pathlib, dask, eosr.batch_cluster as cluster\n"
+        "if __name__ == '__main__':\n"
+        f"    with cluster.workers_of(cluster.Site(), pathlib.Path({str(tmp_path)!r})): pass\n"
+        "    assert dask.config.get('distributed.comm.timeouts.connect')\n"
+        "    assert dask.config.get('distributed.worker.profile.enabled')\n"
+    )
+    (tmp_path / "again.py").write_text(again)
+    told = subprocess.run([sys.executable, str(tmp_path / "again.py")], capture_output=True, text=True, check=False)
+    assert told.returncode == 0, told.stderr
 
 
 @pytest.mark.parametrize(
