@@ -79,8 +79,11 @@ def manifest_of(out: Path) -> list[dict]:
     return [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
 
 
-def wait_for(condition, seconds=60):
-    """Wait until a condition holds, and return what it gave."""
+def wait_for(condition, seconds=240):
+    """Wait until a condition holds, and return what it gave.
+
+    A driver takes half a minute to its first block on two cores, and several times that beside other tests.
+    """
     end = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < end
