@@ -9,12 +9,15 @@ import hashlib
 import os
 import re
 import shutil
+import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import dask
 import numpy as np
 import rasterio
 import rasterio.shutil
@@ -50,6 +53,8 @@ from eosr.write_zarr import COMPRESSED, to_zarr
 TILE = 512
 #: Rows and columns that are read from the Zarr at once, in whole chunks of it [pixels].
 WINDOW = 1536
+#: Most files that are made at the same time; each takes some room on the disk, and memory for a window.
+AT_A_TIME = 8
 #: GDAL's block cache [MB]; its default is 5 % of the memory of the machine.
 CACHE_MB = 128
 #: Pixels of an image with all its overviews per pixel of the image: 1 + 1/4 + 1/16 + ...
@@ -140,18 +145,24 @@ def to_cog(
     raw = [_bytes(job) for job in jobs if job.path not in finished]
     store = local_path(source) if isinstance(source, str | Path) else work / "source.zarr"
     temporary = 0 if store.exists() else COMPRESSED * sum(ds[name].nbytes for name in ds.data_vars)
-    # At worst one file lies there three times: plain, its overviews apart, and as a COG that compresses badly.
-    beside = (1 + WITH_OVERVIEWS) * max(raw, default=0)
-    check_folder(target, int(COMPRESSED * sum(raw) * WITH_OVERVIEWS + temporary + beside))
+    threads = max(1, min(_threads(), AT_A_TIME, len(raw)))
+
+    def needed() -> int:
+        # At worst a file that is being made lies there three times: plain, its overviews apart, and as a COG that
+        # compresses badly.
+        beside = (1 + WITH_OVERVIEWS) * sum(sorted(raw)[-threads:])
+        return int(COMPRESSED * sum(raw) * WITH_OVERVIEWS + temporary + beside)
+
+    check_folder(target, 0)
+    while threads > 1 and needed() > shutil.disk_usage(target).free:
+        threads -= 1
+    check_folder(target, needed())
     work.mkdir(exist_ok=True)
     if not store.exists():
         to_zarr(ds, store, progress=progress)
-    count = [len(finished)]
-    with reporting(progress, lambda: count[0], len(jobs), "writing files"):
-        for job in (job for job in jobs if job.path not in finished):
-            with _failures_told(job):
-                _write(job, zarr.open_array(store=store / job.band, mode="r"), work, overviews)
-            count[0] += 1
+    missing = [job for job in jobs if job.path not in finished]
+    with reporting(progress, lambda: sum(job.path in finished for job in jobs), len(jobs), "writing files"):
+        _write_all(missing, store, work, overviews, threads, finished)
     shutil.rmtree(work)
     return [job.path for job in jobs]
 
@@ -226,6 +237,39 @@ def _done(job: _Job, work: Path) -> Path:
     Nothing of it is in the COG: the same pixels are the same bytes, wherever and whenever they are written.
     """
     return work / f"{job.path.name}.done"
+
+
+def _threads() -> int:
+    """Threads that this process may use: those that dask is told, or all its cores."""
+    return dask.config.get("num_workers", None) or len(os.sched_getaffinity(0))
+
+
+def _write_all(
+    jobs: list[_Job], store: Path, work: Path, overviews: str, threads: int, finished: set[Path]
+) -> None:  # fmt: skip
+    """Make the files, some at a time, as most steps of one take one core; put their paths into ``finished``.
+
+    After a failure the files that are being made are still ended, and no other is begun.
+    """
+    broken = threading.Event()
+
+    def make(job: _Job) -> None:
+        if broken.is_set():
+            return
+        try:
+            with _failures_told(job):
+                _write(job, zarr.open_array(store=store / job.band, mode="r"), work, overviews)
+        except BaseException:
+            broken.set()
+            raise
+        finished.add(job.path)
+
+    with ThreadPoolExecutor(threads, "eosr-cogs") as pool:
+        try:
+            list(pool.map(make, jobs))
+        except BaseException:  # Ctrl-C too
+            broken.set()
+            raise
 
 
 def _write(job: _Job, data: zarr.Array[Any], work: Path, overviews: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import dask
 import numpy as np
 import pytest
 import rasterio
@@ -17,6 +19,7 @@ from affine import Affine
 from rio_cogeo.cogeo import cog_info, cog_validate
 from test_write_zarr import scene, tiny_disk  # noqa: F401
 
+import eosr.write_cog
 from eosr.errors import OutputError
 from eosr.write_cog import to_cog
 from eosr.write_zarr import to_zarr
@@ -166,8 +169,9 @@ def write_slowly(folder):
     import eosr.write_cog as module
 
     write = module._write
-    module._write = lambda *arguments: (time.sleep(0.2), write(*arguments))
-    to_cog(scene(), folder)
+    module._write = lambda *arguments: (time.sleep(0.5), write(*arguments))
+    with dask.config.set(num_workers=2):
+        to_cog(scene(), folder)
 
 
 def test_a_killed_run_goes_on_and_touches_no_finished_file(tmp_path):
@@ -202,6 +206,52 @@ def test_a_disk_that_fills_up_leaves_no_file_that_looks_finished(tmp_path, tiny_
     assert len(list(tiny_disk.glob("*.tif"))) < 5
     subprocess.run(["mount", "-o", "remount,size=16m", tiny_disk], check=True)
     assert_all_same(to_cog(store, tiny_disk), ds)
+
+
+def test_files_that_are_made_side_by_side_have_the_bytes_of_those_made_one_by_one(tmp_path):
+    made = []
+    for threads in (1, 5):
+        with dask.config.set(num_workers=threads):
+            made.append(to_cog(scene(sharpened=True, shape60=LARGE), tmp_path / str(threads)))
+    assert len(made[0]) == 5
+    for one, other in zip(*made, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+
+
+def test_where_room_is_short_fewer_files_are_made_at_the_same_time(tmp_path, tiny_disk, monkeypatch):  # noqa: F811
+    at_work, most = [], []
+
+    def counting(*arguments, write=eosr.write_cog._write):
+        at_work.append(1)
+        most.append(len(at_work))
+        time.sleep(0.2)
+        write(*arguments)
+        at_work.pop()
+
+    monkeypatch.setattr("eosr.write_cog._write", counting)
+    ds = scene(sharpened=True, shape60=LARGE)
+    store = to_zarr(ds, tmp_path / "x.zarr")
+    with dask.config.set(num_workers=5):
+        to_cog(store, tmp_path / "roomy")
+        assert max(most) == 5
+        most.clear()
+        subprocess.run(["mount", "-o", "remount,size=25m", tiny_disk], check=True)
+        assert_all_same(to_cog(store, tiny_disk), ds)
+    assert max(most) == 2
+
+
+def test_after_a_failure_no_other_file_is_begun(tmp_path, monkeypatch):
+    begun = []
+
+    def failing(job, *_):
+        begun.append(job.band)
+        time.sleep(0.2)
+        raise OSError(errno.EIO, "no such luck")
+
+    monkeypatch.setattr("eosr.write_cog._write", failing)
+    with dask.config.set(num_workers=2), pytest.raises(OutputError, match=r"could not be written: .*no such luck"):
+        to_cog(scene(), tmp_path)
+    assert len(begun) == 2
 
 
 def test_a_damaged_copy_is_found_before_it_appears(tmp_path, monkeypatch):
