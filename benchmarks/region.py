@@ -17,12 +17,14 @@ import json
 import os
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import mean
 
+import psutil
 import rasterio
 import torch
 from measure import cpu_seconds, machine, report
@@ -46,10 +48,14 @@ def main() -> None:
     parser.add_argument("--chunk", type=int, help="of the pipeline; default: that of the batch")
     parser.add_argument("--block", type=int, default=1024, help="of the COGs that are read")
     parser.add_argument(
-        "--sample", type=int, default=2, help="tiles of 1536 pixels that the networks alone get each time"
+        "--sample", type=int, default=2, help="tiles of 1536 pixels that the networks alone get each time; 0: none"
     )
     parser.add_argument("--method", help="e.g. bicubic, to try the script")
     parser.add_argument("--format", default="cog")
+    parser.add_argument(
+        "--trace", type=float, default=0, metavar="S", help="print every S seconds what the machine does"
+    )
+    parser.add_argument("--device", default="cpu", help="cuda: one worker, and how busy its card is is told too")
     options = parser.parse_args()
     counts = [int(one) for one in options.tiles.split(",")]
     ways = options.ways.split(",")
@@ -66,15 +72,18 @@ def main() -> None:
             for asset in items[-1]["assets"].values():
                 asset["href"] = f"{server.url}/{tile}/{asset['href'].removeprefix('./')}"
         size = bytes_of(folder / tile)
-        config = BatchConfig(chunks=options.chunk, method=options.method, format=options.format)
+        config = BatchConfig(chunks=options.chunk, method=options.method, format=options.format, device=options.device)
         environ = stack.enter_context(slurm()) if "slurm" in ways else {}
-        calls, pixels = sample_of(options.size, options.sample)
+        calls, pixels = sample_of(options.size, options.sample) if options.sample else ([], 1)
         rows = []
         for way in ways:
             threads = cores if way == "threads" else 1
             for count in counts:
                 bare = [timed(calls, pixels)]
-                with ready(way, cores, folder, environ) as (client, keep):
+                with (
+                    ready(way, cores, folder, environ, options.device) as (client, keep),
+                    traced(options.trace) as busy,
+                ):
                     sent, requests = server.sent.value, server.requests.value
                     began, cpu = time.perf_counter(), cpu_seconds()
                     done = run(
@@ -85,6 +94,9 @@ def main() -> None:
                     raise SystemExit(str(done))
                 bare.append(timed(calls, pixels))
                 rows.append(row_of(way, count, done, wall, driver, mean(bare), server.sent.value - sent, size))
+                rows[-1] |= {"cores busy [%]": busy[0]} | (
+                    {"card busy [%]": busy[1]} if options.device == "cuda" else {}
+                )
                 print(rows[-1], "bare", bare, "requests", server.requests.value - requests, flush=True)
     report(f"tiles of {options.size} px over HTTP to {options.format}", rows, **vars(options), **facts, input=size)
 
@@ -123,6 +135,8 @@ def sample_of(size: int, count: int) -> tuple[list[tuple], int]:
 
 def timed(calls: list[tuple], pixels: int) -> float:
     """CPU seconds of the networks alone, per km2."""
+    if not calls:
+        return float("nan")
     torch.set_num_threads(1)
     networks(calls[:1])
     before = cpu_seconds()
@@ -131,7 +145,32 @@ def timed(calls: list[tuple], pixels: int) -> float:
 
 
 @contextmanager
-def ready(way: str, cores: int, folder: Path, environ: dict[str, str]) -> Iterator[tuple]:
+def traced(step: float) -> Iterator[list[float]]:
+    """Mean share of the time that the cores, and a card, are busy [%]; filled in at the end."""
+    ended, looks, found = threading.Event(), [], []
+    began = time.perf_counter()
+    psutil.cpu_percent()
+
+    def look() -> None:
+        while not ended.wait(step or 1):
+            looks.append((psutil.cpu_percent(), torch.cuda.utilization() if torch.cuda.is_available() else 0))
+            if step:
+                memory = psutil.virtual_memory().used / 1e9
+                print(f"{time.perf_counter() - began:6.1f} s: cores {looks[-1][0]:.0f} %, card {looks[-1][1]} %, "
+                      f"{memory:.1f} GB", flush=True)  # fmt: skip
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        yield found
+    finally:
+        ended.set()
+        watcher.join()
+        found += [mean(one) for one in zip(*looks, strict=True)] or [0.0, 0.0]
+
+
+@contextmanager
+def ready(way: str, cores: int, folder: Path, environ: dict[str, str], device: str) -> Iterator[tuple]:
     """Workers of one way, and what sees to them."""
     if way == "slurm":
         os.environ.update(environ)
@@ -141,7 +180,8 @@ def ready(way: str, cores: int, folder: Path, environ: dict[str, str]) -> Iterat
             client.wait_for_workers(cores)
             yield client, keep
         return
-    site = Site(processes=1 if way == "threads" else cores)
+    processes = 1 if way == "threads" else cores
+    site = Site(processes=processes, gpus=processes if device == "cuda" else 0)
     with workers_of(site, folder / "logs") as (client, _):
         yield client, None
 

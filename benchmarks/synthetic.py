@@ -1,6 +1,8 @@
 """A synthetic Sentinel-2 L2A scene as one GeoTIFF per band and one STAC item: what the benchmarks read."""
 
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -37,10 +39,14 @@ def write_scene(
     ``block``: side of the blocks of COGs [px].
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for index, band in enumerate(bands_of("L2A")):
-        step = BANDS[band].gsd // 10
-        shape = (size // step, min(filled or size, size) // step, step)
-        _write_band(folder / f"{band}.tif", index, *shape, block=block if cog else None)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        ended = []
+        for index, band in enumerate(bands_of("L2A")):
+            step = BANDS[band].gsd // 10
+            shape = (size // step, min(filled or size, size) // step, step)
+            ended.append(pool.submit(_write_band, folder / f"{band}.tif", index, *shape, block=block if cog else None))
+        for one in ended:
+            one.result()
     item = folder / f"S2A_{tile}_20230601_0_L2A.json"
     item.write_text(json.dumps(_item(size, tile)))
     return item
