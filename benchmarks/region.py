@@ -4,7 +4,8 @@
     python benchmarks/region.py --size 2196 --tiles 1,3,9 --ways threads,workers,slurm   # whether cost grows
 
 Bands lie as COGs with overviews (blocks of 1024, as on AWS) behind an HTTP server in a process of its own. Ways:
-``threads``: one dask worker whose scenes have all cores; ``workers``: as many workers as cores, a core each; ``slurm``:
+``threads``: one dask worker whose scenes have all cores, or `--processes` of them that share the cores; ``workers``: as
+many workers as cores, a core each; ``slurm``:
 as many jobs on a Slurm of this machine (takes root and Debian's Slurm, see tests/hpc).
 
 The networks alone get `--sample` tiles, already normalised in memory, without halo, before and after each run, with
@@ -55,7 +56,8 @@ def main() -> None:
     parser.add_argument(
         "--trace", type=float, default=0, metavar="S", help="print every S seconds what the machine does"
     )
-    parser.add_argument("--device", default="cpu", help="cuda: one worker, and how busy its card is is told too")
+    parser.add_argument("--device", default="cpu", help="cuda: one card, and how busy it is is told too")
+    parser.add_argument("--processes", type=int, default=1, help="scenes at a time that share the cores, of `threads`")
     options = parser.parse_args()
     counts = [int(one) for one in options.tiles.split(",")]
     ways = options.ways.split(",")
@@ -77,11 +79,11 @@ def main() -> None:
         calls, pixels = sample_of(options.size, options.sample) if options.sample else ([], 1)
         rows = []
         for way in ways:
-            threads = cores if way == "threads" else 1
+            threads = cores // options.processes if way == "threads" else 1
             for count in counts:
                 bare = [timed(calls, pixels)]
                 with (
-                    ready(way, cores, folder, environ, options.device) as (client, keep),
+                    ready(way, cores, folder, environ, options) as (client, keep),
                     traced(options.trace) as busy,
                 ):
                     sent, requests = server.sent.value, server.requests.value
@@ -170,7 +172,7 @@ def traced(step: float) -> Iterator[list[float]]:
 
 
 @contextmanager
-def ready(way: str, cores: int, folder: Path, environ: dict[str, str], device: str) -> Iterator[tuple]:
+def ready(way: str, cores: int, folder: Path, environ: dict[str, str], options: argparse.Namespace) -> Iterator[tuple]:
     """Workers of one way, and what sees to them."""
     if way == "slurm":
         os.environ.update(environ)
@@ -180,8 +182,8 @@ def ready(way: str, cores: int, folder: Path, environ: dict[str, str], device: s
             client.wait_for_workers(cores)
             yield client, keep
         return
-    processes = 1 if way == "threads" else cores
-    site = Site(processes=processes, gpus=processes if device == "cuda" else 0)
+    processes = options.processes if way == "threads" else cores
+    site = Site(processes=processes, gpus=1 if options.device == "cuda" else 0)
     with workers_of(site, folder / "logs") as (client, _):
         yield client, None
 

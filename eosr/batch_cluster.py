@@ -121,9 +121,10 @@ def _check(file: Path, site: Site) -> None:
     for key in ("jobs", "processes", "cores"):
         if getattr(site, key) < 1:
             raise BatchError(f"{file}: {key} is {getattr(site, key)}. Give 1 or more.")
-    if site.gpus < 0 or (site.gpus and site.gpus != site.processes):
+    if site.gpus < 0 or (site.gpus and site.processes % site.gpus):
         raise BatchError(
-            f"{file}: gpus is {site.gpus} and processes {site.processes}; each card takes one process. Make them equal."
+            f"{file}: gpus is {site.gpus} and processes {site.processes}; every card takes one process, or as many as "
+            f"the others. Write e.g. processes: {max(1, abs(site.gpus))}."
         )
 
 
@@ -157,8 +158,8 @@ def _workers_of(site: Site, logs: Path) -> Iterator[tuple[Any, Any]]:
     from distributed import Client, LocalCluster
 
     if site.kind == "local":
-        # dask-cuda, where it is installed, gives every worker its card and the cores beside it.
-        cuda = _dask_cuda() if site.gpus else None
+        # dask-cuda, where it is installed, gives every worker a card of its own and the cores beside it.
+        cuda = _dask_cuda() if site.gpus == site.processes else None
         cards = {"resources": {"GPU": 1}} | ({} if cuda else {"preload": [_PRELOAD]}) if site.gpus else {}
         with (
             (cuda.LocalCUDACluster if cuda else LocalCluster)(

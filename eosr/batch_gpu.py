@@ -1,7 +1,8 @@
 """Give every worker process of a job one of its cards; dask loads this with ``--preload`` before the worker starts.
 
 Slurm hands all cards of a job to all of its processes. A worker of dask's is called NAME-0, NAME-1 and so on in a job
-with several processes, and 0, 1 and so on in a cluster of one machine: the number is that of its card.
+with several processes, and 0, 1 and so on in a cluster of one machine: the number is that of its card. Where there are
+more workers than cards, they are dealt out in turn.
 """
 
 from __future__ import annotations
@@ -13,27 +14,33 @@ from typing import Any
 
 def dask_setup(worker: Any) -> None:
     """Called by dask with the worker."""
-    card = card_of(str(worker.name), os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    if not visible and str(worker.name).isdecimal():
+        visible = ",".join(map(str, range(_count())))
+    card = card_of(str(worker.name), visible)
     if card is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = card
 
 
+def _count() -> int:
+    """Cards of this machine, without taking memory of one."""
+    import torch
+
+    return torch.cuda.device_count()
+
+
 def card_of(name: str, visible: str) -> str | None:
-    """Return the card of a worker, of those that can be seen; None where a job says nothing of its cards.
+    """Return the card of a worker, of those that can be seen; None where nothing says which there are.
 
     Examples
     --------
     >>> card_of("SLURMCluster-3-1", "4,6")
     '6'
-    >>> card_of("1", "")
-    '1'
+    >>> card_of("2", "0,1")
+    '0'
     """
     cards = [card.strip() for card in visible.split(",") if card.strip()]
-    of_this_machine = name.isdecimal()
     if not cards:
-        return name if of_this_machine else None
-    if of_this_machine:
-        # A worker without a card is told so when it is looked at.
-        return cards[int(name)] if int(name) < len(cards) else "-1"
-    number = re.search(r"-(\d+)$", name)
-    return cards[int(number[1]) % len(cards)] if number and len(cards) > 1 else cards[0]
+        return None
+    number = re.search(r"(?:^|-)(\d+)$", name)
+    return cards[int(number[1]) % len(cards)] if number else cards[0]

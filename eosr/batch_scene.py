@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -194,9 +195,12 @@ def _made(task: SceneTask) -> SceneResult:
     item = str(made.items[0].relative_to(folder)) if made.items else ""
     if made.cogs:
         by_band = {path.stem.rsplit("_", 2)[1]: path for path in made.cogs}
+        paths = [by_band[band] for band in task.bands]
+        with ThreadPoolExecutor(_threads_of(task)) as pool:
+            sums = list(pool.map(checksum_of, paths))
         bands = {
-            band: (str(by_band[band].relative_to(folder)), checksum_of(by_band[band]), by_band[band].stat().st_size)
-            for band in task.bands
+            band: (str(path.relative_to(folder)), checksum, path.stat().st_size)
+            for band, path, checksum in zip(task.bands, paths, sums, strict=True)
         }
     else:
         store = made.folder / "sharpened.zarr" if made.zarr is None else made.zarr

@@ -106,11 +106,16 @@ def _of_tile(items: Any, tile: str | None) -> Any:
 
 
 def _here(options: argparse.Namespace) -> Any:
-    """Workers of this machine, as a site file would say it: a card for each worker where cards are asked for."""
+    """Workers of this machine, as a site file would say it; where cards are asked for, dealt out to the workers."""
     from eosr.batch_cluster import Site
 
     workers = options.workers or 1
-    return Site(processes=workers, gpus=workers if options.device.startswith("cuda") else 0)
+    if not options.device.startswith("cuda"):
+        return Site(processes=workers)
+    import torch
+
+    # Where there is none, its worker says so.
+    return Site(processes=workers, gpus=min(workers, torch.cuda.device_count() or workers))
 
 
 def _threads(site: Any) -> int:

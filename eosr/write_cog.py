@@ -54,7 +54,7 @@ TILE = 512
 #: Rows and columns that are read from the Zarr at once, in whole chunks of it [pixels].
 WINDOW = 1536
 #: Most files that are made at the same time; each takes some room on the disk, and memory for a window.
-AT_A_TIME = 8
+AT_A_TIME = 12
 #: GDAL's block cache [MB]; its default is 5 % of the memory of the machine.
 CACHE_MB = 128
 #: Pixels of an image with all its overviews per pixel of the image: 1 + 1/4 + 1/16 + ...
@@ -145,24 +145,24 @@ def to_cog(
     raw = [_bytes(job) for job in jobs if job.path not in finished]
     store = local_path(source) if isinstance(source, str | Path) else work / "source.zarr"
     temporary = 0 if store.exists() else COMPRESSED * sum(ds[name].nbytes for name in ds.data_vars)
-    threads = max(1, min(_threads(), AT_A_TIME, len(raw)))
+    at_a_time = max(1, min(_threads(), AT_A_TIME, len(raw)))
 
     def needed() -> int:
         # At worst a file that is being made lies there three times: plain, its overviews apart, and as a COG that
         # compresses badly.
-        beside = (1 + WITH_OVERVIEWS) * sum(sorted(raw)[-threads:])
+        beside = (1 + WITH_OVERVIEWS) * sum(sorted(raw)[-at_a_time:])
         return int(COMPRESSED * sum(raw) * WITH_OVERVIEWS + temporary + beside)
 
     check_folder(target, 0)
-    while threads > 1 and needed() > shutil.disk_usage(target).free:
-        threads -= 1
+    while at_a_time > 1 and needed() > shutil.disk_usage(target).free:
+        at_a_time -= 1
     check_folder(target, needed())
     work.mkdir(exist_ok=True)
     if not store.exists():
         to_zarr(ds, store, progress=progress)
     missing = [job for job in jobs if job.path not in finished]
     with reporting(progress, lambda: sum(job.path in finished for job in jobs), len(jobs), "writing files"):
-        _write_all(missing, store, work, overviews, threads, finished)
+        _write_all(missing, store, work, overviews, at_a_time, finished)
     shutil.rmtree(work)
     return [job.path for job in jobs]
 
@@ -245,26 +245,26 @@ def _threads() -> int:
 
 
 def _write_all(
-    jobs: list[_Job], store: Path, work: Path, overviews: str, threads: int, finished: set[Path]
+    jobs: list[_Job], store: Path, work: Path, overviews: str, at_a_time: int, finished: set[Path]
 ) -> None:  # fmt: skip
     """Make the files, some at a time, as most steps of one take one core; put their paths into ``finished``.
 
     After a failure the files that are being made are still ended, and no other is begun.
     """
-    broken = threading.Event()
+    broken, threads = threading.Event(), max(1, _threads() // at_a_time)
 
     def make(job: _Job) -> None:
         if broken.is_set():
             return
         try:
             with _failures_told(job):
-                _write(job, zarr.open_array(store=store / job.band, mode="r"), work, overviews)
+                _write(job, zarr.open_array(store=store / job.band, mode="r"), work, overviews, threads)
         except BaseException:
             broken.set()
             raise
         finished.add(job.path)
 
-    with ThreadPoolExecutor(threads, "eosr-cogs") as pool:
+    with ThreadPoolExecutor(at_a_time, "eosr-cogs") as pool:
         try:
             list(pool.map(make, jobs))
         except BaseException:  # Ctrl-C too
@@ -272,7 +272,7 @@ def _write_all(
             raise
 
 
-def _write(job: _Job, data: zarr.Array[Any], work: Path, overviews: str) -> None:
+def _write(job: _Job, data: zarr.Array[Any], work: Path, overviews: str, threads: int) -> None:
     """Pixels into a plain tiled GeoTIFF, that into a COG, the COG compared with the pixels, then put in its place."""
     plain, cog = work / f"{job.path.stem}.plain.tif", work / job.path.name
     # The COG driver of GDAL only copies; it makes the overviews itself and lays them out in front of the pixels.
@@ -280,7 +280,7 @@ def _write(job: _Job, data: zarr.Array[Any], work: Path, overviews: str) -> None
     options = {
         "COMPRESS": "DEFLATE", "PREDICTOR": "STANDARD" if job.dtype == "uint16" else "FLOATING_POINT", "LEVEL": 1,
         "BLOCKSIZE": TILE, "OVERVIEWS": "IGNORE_EXISTING", "OVERVIEW_RESAMPLING": overviews.upper(),
-        "BIGTIFF": "IF_SAFER", "NUM_THREADS": "ALL_CPUS",
+        "BIGTIFF": "IF_SAFER", "NUM_THREADS": str(threads),
     }  # fmt: skip
     # The driver lays overviews aside in a file that it compresses, unless told not to: two fifths of its time.
     with rasterio.Env(GDAL_CACHEMAX=CACHE_MB, COG_TMP_COMPRESSION="NONE"):

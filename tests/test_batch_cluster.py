@@ -76,7 +76,10 @@ def test_a_process_that_had_not_imported_distributed_can_start_workers_again(tmp
         ("kind: pbs", r"site\.yaml: kind is 'pbs'\. Use one of local, slurm, slurm-runner\."),
         ("walltime: 6:00:00", r'site\.yaml: walltime needs quotes in YAML\. Write walltime: "01:30:00"\.'),
         ("prologue: module load x", r"site\.yaml: prologue is 'module load x', not a list of texts\. Write e\.g\."),
-        ("gpus: 2", r"gpus is 2 and processes 1; each card takes one process\. Make them equal\."),
+        (
+            "gpus: 2",
+            r"gpus is 2 and processes 1; every card takes .*, or as many as the others\. Write e\.g\. processes: 2\.",
+        ),
         ("jobs: [", r"site\.yaml is no YAML: .* Correct it\."),
         ("- jobs", r"site\.yaml holds a list, not KEY: VALUE lines"),
     ],
@@ -99,7 +102,9 @@ def test_every_process_of_a_job_takes_a_card_of_its_own(monkeypatch):
     assert [card_of(f"SLURMCluster-3-{k}", "0,1,2,3") for k in range(4)] == ["0", "1", "2", "3"]
     assert card_of("SLURMCluster-3", "5") == "5"
     assert card_of("SLURMCluster-3-1", "") is None
-    assert [card_of(name, "4,6") for name in ("0", "1", "2")] == ["4", "6", "-1"]
+    assert [card_of(name, "4,6") for name in ("0", "1", "2")] == ["4", "6", "4"]
+    assert [card_of(f"SLURMCluster-0-{k}", "0,1") for k in range(4)] == ["0", "1", "0", "1"], "two each"
+    assert card_of("1", "") is None
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b")
     dask_setup(type("Worker", (), {"name": "SLURMCluster-0-1"}))
     import os
@@ -118,7 +123,7 @@ def test_workers_of_this_machine_have_a_card_each_by_dask_cuda_where_it_is(with_
     """dask-cuda needs a card: in its place stands the cluster of dask that it is made of."""
     from distributed import LocalCluster
 
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     asked = []
 
     class LocalCUDACluster(LocalCluster):
@@ -136,6 +141,24 @@ def test_workers_of_this_machine_have_a_card_each_by_dask_cuda_where_it_is(with_
         if not with_dask_cuda:
             assert sorted(client.run(card).values()) == ["0", "1"]
     assert len(asked) == with_dask_cuda
+
+
+def test_two_workers_share_a_card_where_a_site_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
+    monkeypatch.setitem(sys.modules, "dask_cuda", types.ModuleType("dask_cuda"))  # would give a card to one only
+    with workers_of(Site(kind="local", processes=2, gpus=1), tmp_path) as (client, _):
+        client.wait_for_workers(2)
+        assert list(client.run(card).values()) == ["5", "5"]
+
+
+def test_where_no_card_is_found_workers_keep_what_they_see(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    dask_setup(type("Worker", (), {"name": "1"}))
+    assert card() == ""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    dask_setup(type("Worker", (), {"name": "1"}))
+    assert card() == "1"
 
 
 class Cluster:

@@ -229,7 +229,7 @@ def test_where_room_is_short_fewer_files_are_made_at_the_same_time(tmp_path, tin
         at_work.pop()
 
     monkeypatch.setattr("eosr.write_cog._write", counting)
-    ds = scene(sharpened=True, shape60=LARGE)
+    ds = scene(sharpened=True, shape60=LARGE).map(lambda band: band // 4000)  # noise would take more than is reckoned
     store = to_zarr(ds, tmp_path / "x.zarr")
     with dask.config.set(num_workers=5):
         to_cog(store, tmp_path / "roomy")

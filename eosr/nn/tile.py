@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ _loading = threading.Lock()
 # A process of `eosr.batch_scene` is told to run several with a share of the threads each: two with one thread take a
 # fifth less time than one with two, and a gigabyte more at chunks of 1536 (benchmarks/README.md).
 _on_card = threading.Lock()
+# Tiles that lie on a card besides the one in its network: they come and go while it works.
+_BESIDE = 3
 _on_cpu = threading.Semaphore(int(os.environ.get("EOSR_NETWORKS", "1")))
 
 
@@ -123,15 +126,67 @@ def sharpen(
     device = resolve_device(device)
     with _loading:
         weights = _load(path, checksum, device)
+    with torch.inference_mode():
+        if torch.device(device).type == "cpu":
+            with _on_cpu, _denormals_flushed():
+                return _run(weights, fine, middle, coarse, sigma, device, trim).numpy()
+        return _run_on_card(weights, fine, middle, coarse, sigma, device, trim)
+
+
+def _run(
+    weights: Weights, fine: Any, middle: Any, coarse: Any, sigma: Any, device: str, trim: int
+) -> torch.Tensor:  # fmt: skip
+    """Digital numbers in and out; all on one device, where tensors are there already."""
     scale = weights.normalization.scale
-    reduced = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=uses_bfloat16(weights, device))
 
-    def tensor(array: Floats) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(device)[None] / scale
+    def normal(bands: Any) -> torch.Tensor:
+        return _tensor(bands, device)[None] / scale
 
-    running = _on_cpu if torch.device(device).type == "cpu" else _on_card
-    with running, torch.inference_mode(), reduced, _denormals_flushed():
-        sigmas = torch.tensor(np.asarray(sigma, np.float32), device=device)[None]
-        inputs = None if middle is None else tensor(middle)
-        estimate = weights.generator(tensor(fine), tensor(coarse), sigmas, inputs, trim=trim)
-        return estimate[0].float().mul_(scale).cpu().numpy()
+    sigmas = torch.tensor(np.asarray(sigma, np.float32), device=device)[None]
+    inputs = None if middle is None else normal(middle)
+    estimate = weights.generator(normal(fine), normal(coarse), sigmas, inputs, trim=trim)
+    answer: torch.Tensor = estimate[0].float().mul_(scale)
+    return answer
+
+
+def _tensor(bands: Any, device: str) -> torch.Tensor:
+    return bands if torch.is_tensor(bands) else torch.from_numpy(np.ascontiguousarray(bands, np.float32)).to(device)
+
+
+@lru_cache(maxsize=8)
+def _ways(device: str) -> queue.SimpleQueue[torch.cuda.Stream]:
+    """Streams of copies, each with one tile at a time."""
+    ways: queue.SimpleQueue[torch.cuda.Stream] = queue.SimpleQueue()
+    for _ in range(_BESIDE):
+        ways.put(torch.cuda.Stream(device))
+    return ways
+
+
+def _run_on_card(
+    weights: Weights, fine: Floats, middle: Floats | None, coarse: Floats, sigma: Any, device: str, trim: int
+) -> Floats:  # fmt: skip
+    """The same on a card: one tile is in the network while others are on their way there or back.
+
+    Whoever uses a tensor of another stream waits for that stream first, so that none is freed too early.
+    """
+    reduced = torch.autocast("cuda", torch.bfloat16, enabled=uses_bfloat16(weights, device))
+    with _loading:
+        ways = _ways(device)
+    way = ways.get()
+    try:
+        with torch.cuda.stream(way):
+            near, between, far = (None if one is None else _tensor(one, device) for one in (fine, middle, coarse))
+            way.synchronize()
+        with _on_card, reduced:
+            answer = _run(weights, near, between, far, sigma, device, trim)
+            torch.cuda.current_stream(device).synchronize()
+        with torch.cuda.stream(way):
+            return answer.cpu().numpy()
+    except torch.OutOfMemoryError:
+        rows, columns = fine.shape[1:]
+        raise WeightsError(
+            f"{device} has too little memory for a tile of {rows} x {columns} pixels. Open the scene in smaller "
+            "chunks, e.g. chunks=768 (--chunks 768), or give device='cpu'."
+        ) from None
+    finally:
+        ways.put(way)

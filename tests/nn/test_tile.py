@@ -97,6 +97,44 @@ def test_cuda_where_there_is_none_is_refused(device, path):
         tile.sharpen(str(path), file_checksum(path), *arrays(), (0.5,) * 6, device=device)
 
 
+on_a_card = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA card")
+
+
+@on_a_card
+def test_tiles_of_many_threads_come_back_from_a_card_as_each_would_alone(path):
+    checksum, rng = file_checksum(path), np.random.default_rng(1)
+    sizes = [24, 48, 96, 240] * 8  # tensors of all sizes are freed and taken again while others are on their way
+    given = [
+        (rng.uniform(0, 5000, (4, n, n)).astype(np.float32), None,
+         rng.uniform(0, 5000, (6, n // 2, n // 2)).astype(np.float32))
+        for n in sizes
+    ]  # fmt: skip
+
+    def run(inputs, device="cuda"):
+        return tile.sharpen(str(path), checksum, *inputs, (0.5,) * 6, device=device)
+
+    alone = [run(inputs) for inputs in given]
+    with ThreadPoolExecutor(16) as pool:
+        together = list(pool.map(run, given))
+    for inputs, one, other in zip(given, alone, together, strict=True):
+        np.testing.assert_array_equal(one, other)
+        # Random weights make values of 30000.
+        np.testing.assert_allclose(one, run(inputs, "cpu"), rtol=0, atol=1.0)
+
+
+@on_a_card
+def test_a_card_that_is_too_small_is_told_with_what_to_type(path, monkeypatch):
+    def too_large(*_):
+        torch.empty(2**50, dtype=torch.uint8, device="cuda")
+
+    monkeypatch.setattr(tile, "_run", too_large)
+    for _ in range(5):  # whoever fails makes way for the next
+        with pytest.raises(
+            WeightsError, match=r"cuda has too little memory for a tile of 24 x 24 pixels\. .*chunks=768"
+        ):
+            tile.sharpen(str(path), file_checksum(path), *arrays(), (0.5,) * 6, device="cuda")
+
+
 def test_a_device_that_does_not_exist_is_refused():
     with pytest.raises(WeightsError, match="device 'gpu' is not available here"):
         tile.resolve_device("gpu")
