@@ -10,6 +10,7 @@ against float32 on the CPU and the change of the RMSE are told too.
 """
 
 import argparse
+import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -135,7 +136,7 @@ def main() -> None:
         generator = weights.generator.to("cuda", memory_format=torch.channels_last)
         for chunk in map(int, options.chunks.split(",")):
             inputs = tile(weights, chunk)
-            count = -((-SIZE // chunk) ** 2)
+            count = math.ceil(SIZE / chunk) ** 2
             with torch.inference_mode(), FlopCounterMode(display=False) as counter:
                 generator(*inputs, trim=generator.reach)
             operations = counter.get_total_flops()

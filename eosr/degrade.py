@@ -158,8 +158,11 @@ def as_float_with_nan(array: Array) -> Array:
     """Integers are digital numbers: 0 becomes NaN and the rest float32. Floats pass unchanged."""
     if array.dtype.kind == "f":
         return array
-    xp = da if isinstance(array, da.Array) else np
-    return xp.where(array == NODATA, np.float32(np.nan), array.astype(np.float32))
+    values = array.astype(np.float32)
+    if isinstance(values, da.Array):
+        return da.where(array == NODATA, np.float32(np.nan), values)
+    np.copyto(values, np.float32(np.nan), where=array == NODATA)
+    return values
 
 
 def degrade(

@@ -11,6 +11,8 @@ _TRIM_THRESHOLD: Final = -1
 _MMAP_THRESHOLD: Final = -3
 _ARENA_MAX: Final = -8
 _KEPT: Final = 2**31 - 1
+#: Free memory that a process keeps for its next tensors [byte]. Giving back takes long, and all threads wait for it.
+SPARE: Final = 1_500_000_000
 
 _keeps = False
 
@@ -40,7 +42,30 @@ def keep_freed_memory() -> bool:
     return _keeps
 
 
-def give_back() -> None:
-    """Give what is free back to the system, if `keep_freed_memory` has kept it."""
-    if _keeps:
-        ctypes.CDLL(None).malloc_trim(0)
+class _Mallinfo(ctypes.Structure):
+    """What glibc tells of its memory, malloc.h."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
+        )
+    )  # fmt: skip
+
+
+def give_back(spare: int = SPARE) -> None:
+    """Give what is free back to the system, if `keep_freed_memory` has kept it and there is more than ``spare`` of it.
+
+    Parameters
+    ----------
+    spare : int
+        [byte]
+    """
+    if not _keeps:
+        return
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallinfo2"):  # glibc 2.33
+        library.mallinfo2.restype = _Mallinfo
+        if library.mallinfo2().fordblks <= spare:
+            return
+    library.malloc_trim(0)

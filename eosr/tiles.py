@@ -109,10 +109,10 @@ class TileTask:
         # Band by band: what lies between the steps is a plane then, not a stack of them.
         answer = np.empty((len(sharp), *_cut(sharp[0], self.depth).shape), self.dtype)
         for band, (values, valid, lost) in enumerate(zip(sharp, *given.marks(self.method), strict=True)):
-            valid, lost = _cut(valid, self.depth), _cut(lost, self.depth)
+            valid = _cut(valid, self.depth)
             answer[band] = as_dtype(_cut(values, self.depth) - np.float32(self.offset), valid, self.dtype)
-            if lost.any():
-                answer[band][lost & valid] = SATURATED
+            if lost is not None:
+                answer[band][_cut(lost, self.depth) & valid] = SATURATED
         return answer
 
     def _mirror_edges(self, sharp: npt.NDArray[np.float32], block_id: tuple[int, ...]) -> None:
@@ -213,7 +213,7 @@ class Given:
         """Fill the gaps of (1, bands, H, W) arrays of 10 m, [20 m,] coarse, and cut the margin off."""
         scales = (1, 2, factor) if len(arrays) == 3 else (1, factor)
         saturated = [array[0] == SATURATED for array in arrays]
-        with_nan = [as_float_with_nan(array[0]) + np.float32(offset) for array in arrays]
+        with_nan = [_shifted(array[0], np.float32(offset)) for array in arrays]
         # A saturated pixel says "at least": taken at its word, it would pull its neighbours below zero.
         usable = [_without(lost, a) for lost, a in zip(saturated, with_nan, strict=True)]
         filled = [fill_gaps(a, np.isfinite(a)) for a in usable]
@@ -232,8 +232,8 @@ class Given:
         fine, *middle, coarse = (_whole_steps(a, self.shape, k) for a, k in zip(self.filled, scales, strict=True))
         return fine, middle[0] if middle else None, coarse
 
-    def marks(self, method: Method) -> tuple[Iterator[Bools], Iterator[Bools]]:
-        """Valid and saturated pixels (H, W) of every delivered band, one band at a time.
+    def marks(self, method: Method) -> tuple[Iterator[Bools], Iterator[Bools | None]]:
+        """Valid and saturated pixels (H, W) of every delivered band, one band at a time; None where none is saturated.
 
         A pixel is valid where its own coarse pixel and every guide are.
         """
@@ -245,8 +245,8 @@ class Given:
         whole = np.asarray(np.isfinite(self.with_nan[-1]).all(axis=0))
         own = [*[whole] * extra, *np.isfinite(self.with_nan[-1])]
         lost = [*[(band, 2) for band in self.saturated[1][:extra]], *[(b, method.factor) for b in self.saturated[-1]]]
-        valid = (guided & _enlarged(band, method.factor) for band in own)
-        return valid, (_enlarged(band, factor) for band, factor in lost)
+        valid = (guided if band.all() else guided & _enlarged(band, method.factor) for band in own)
+        return valid, (_enlarged(band, factor) if band.any() else None for band, factor in lost)
 
     def measured(self, factor: int) -> Bools:
         """(h, w): coarse pixels under which everything is measured and nothing saturated."""
@@ -256,6 +256,12 @@ class Given:
             step = there.shape[0] // measured.shape[0]
             measured &= there.reshape(measured.shape[0], step, measured.shape[1], step).all(axis=(1, 3))
         return measured
+
+
+def _shifted(digital: Array, offset: np.float32) -> Array:
+    """Float, NaN for nodata, offset added."""
+    values = as_float_with_nan(digital)
+    return np.add(values, offset, out=None if values is digital else values) if offset else values
 
 
 def _without(lost: Bools, bands: Array) -> Array:

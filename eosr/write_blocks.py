@@ -130,7 +130,7 @@ def _write_block(*arrays: np.ndarray, part: Path, done: Path, names: tuple[str, 
     """Write one block of every band, then its marker; runs in a dask worker. ``run`` keeps dask names unique."""
     del run
     for name, array in zip(names, arrays, strict=True):
-        target = zarr.open_array(store=part / name, mode="r+")
+        target = _opened(part / name, array)
         if array.dtype != target.dtype:
             gaps = int(np.isnan(array).sum()) if array.dtype.kind == "f" else 0
             raise OutputError(
@@ -147,6 +147,21 @@ def _write_block(*arrays: np.ndarray, part: Path, done: Path, names: tuple[str, 
         target[tuple(map(slice, starts, stops))] = array
     (done / ".".join(map(str, block_id))).touch()
     return np.ones((1,) * len(block_id), dtype="uint8")
+
+
+_opening = threading.Lock()
+
+
+def _opened(path: Path, block: np.ndarray) -> zarr.Array[Any]:
+    """An array that a block will be written to.
+
+    Zarr writes no chunk of nodata alone, and looks for it in the one thread that all writers of a process share. So the
+    look is taken here, and Zarr told to write what holds anything.
+    """
+    fill = np.isnan if block.dtype.kind == "f" else np.logical_not
+    empty = block.size == 0 or (bool(fill(block.flat[0])) and bool(fill(block).all()))
+    with _opening, zarr.config.set({"array.write_empty_chunks": not empty}):
+        return zarr.open_array(store=path, mode="r+")
 
 
 def write_blocks(ds: xr.Dataset, part: Path, done: Path, missing: list[Block]) -> None:

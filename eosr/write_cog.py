@@ -251,7 +251,7 @@ def _write_all(
 
     After a failure the files that are being made are still ended, and no other is begun.
     """
-    broken, threads = threading.Event(), max(1, _threads() // at_a_time)
+    broken, threads = threading.Event(), -(-_threads() // at_a_time)
 
     def make(job: _Job) -> None:
         if broken.is_set():

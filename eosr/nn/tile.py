@@ -150,7 +150,7 @@ def _run(
 
 
 def _tensor(bands: Any, device: str) -> torch.Tensor:
-    return bands if torch.is_tensor(bands) else torch.from_numpy(np.ascontiguousarray(bands, np.float32)).to(device)
+    return bands if torch.is_tensor(bands) else torch.from_numpy(np.asarray(bands, np.float32)).to(device)
 
 
 @lru_cache(maxsize=8)
