@@ -4,9 +4,9 @@
     python benchmarks/region.py --size 2196 --tiles 1,3,9 --ways threads,workers,slurm   # whether cost grows
 
 Bands lie as COGs with overviews (blocks of 1024, as on AWS) behind an HTTP server in a process of its own. Ways:
-``threads``: one dask worker whose scenes have all cores, or `--processes` of them that share the cores; ``workers``: as
-many workers as cores, a core each; ``slurm``:
-as many jobs on a Slurm of this machine (takes root and Debian's Slurm, see tests/hpc).
+``threads``: one dask worker whose scenes have all cores; ``threads:2``: two that share them; ``workers``: as many
+workers as cores, a core each; ``slurm``: as many jobs on a Slurm of this machine (takes root and Debian's Slurm, see
+tests/hpc).
 
 The networks alone get `--sample` tiles, already normalised in memory, without halo, before and after each run, with
 one thread of torch, which takes the least CPU time; the mean is scaled to the area. CPU seconds are those of the
@@ -16,6 +16,7 @@ processes of the scenes: all that starting, reading, sharpening and writing take
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import tempfile
 import threading
@@ -38,6 +39,7 @@ from eosr.batch_cluster import Site, workers_of
 from eosr.memory import keep_freed_memory
 
 OVERHEAD, READ = 10.0, 1.25
+FIRST = "32TQM"  # name of the first tile
 SLURM = Path(__file__).parents[1] / "tests" / "hpc" / "slurm_local.sh"
 
 
@@ -57,7 +59,6 @@ def main() -> None:
         "--trace", type=float, default=0, metavar="S", help="print every S seconds what the machine does"
     )
     parser.add_argument("--device", default="cpu", help="cuda: one card, and how busy it is is told too")
-    parser.add_argument("--processes", type=int, default=1, help="scenes at a time that share the cores, of `threads`")
     options = parser.parse_args()
     counts = [int(one) for one in options.tiles.split(",")]
     ways = options.ways.split(",")
@@ -67,10 +68,12 @@ def main() -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         server = stack.enter_context(served(folder))
         items = []
+        first = write_scene(folder / FIRST, options.size, block=options.block, tile=FIRST)
         for number in range(max(counts)):
             tile = f"32T{'QRSTUVWXY'[number]}M"
-            path = write_scene(folder / tile, options.size, block=options.block, tile=tile)
-            items.append(json.loads(path.read_text()))
+            if tile != FIRST:  # the same pixels, elsewhere
+                shutil.copytree(folder / FIRST, folder / tile, copy_function=os.link)
+            items.append(json.loads(first.read_text().replace(FIRST, tile)))
             for asset in items[-1]["assets"].values():
                 asset["href"] = f"{server.url}/{tile}/{asset['href'].removeprefix('./')}"
         size = bytes_of(folder / tile)
@@ -79,18 +82,19 @@ def main() -> None:
         calls, pixels = sample_of(options.size, options.sample) if options.sample else ([], 1)
         rows = []
         for way in ways:
-            threads = cores // options.processes if way == "threads" else 1
+            kind, _, told = way.partition(":")
+            processes = int(told or 1) if kind == "threads" else cores
+            threads = cores // processes
             for count in counts:
                 bare = [timed(calls, pixels)]
                 with (
-                    ready(way, cores, folder, environ, options) as (client, keep),
+                    ready(kind, processes, folder, environ, options.device) as (client, keep),
                     traced(options.trace) as busy,
                 ):
                     sent, requests = server.sent.value, server.requests.value
                     began, cpu = time.perf_counter(), cpu_seconds()
-                    done = run(
-                        items[:count], client, folder / f"out-{way}-{count}", config=config, threads=threads, keep=keep
-                    )
+                    out = folder / f"out-{kind}-{processes}-{count}"
+                    done = run(items[:count], client, out, config=config, threads=threads, keep=keep)
                     wall, driver = time.perf_counter() - began, cpu_seconds() - cpu
                 if not done.complete:
                     raise SystemExit(str(done))
@@ -151,15 +155,19 @@ def traced(step: float) -> Iterator[list[float]]:
     """Mean share of the time that the cores, and a card, are busy [%]; filled in at the end."""
     ended, looks, found = threading.Event(), [], []
     began = time.perf_counter()
-    psutil.cpu_percent()
+    psutil.cpu_times_percent()
 
     def look() -> None:
         while not ended.wait(step or 1):
-            looks.append((psutil.cpu_percent(), torch.cuda.utilization() if torch.cuda.is_available() else 0))
+            now = psutil.cpu_times_percent()
+            looks.append((100 - now.idle, torch.cuda.utilization() if torch.cuda.is_available() else 0))
             if step:
                 memory = psutil.virtual_memory().used / 1e9
-                print(f"{time.perf_counter() - began:6.1f} s: cores {looks[-1][0]:.0f} %, card {looks[-1][1]} %, "
-                      f"{memory:.1f} GB", flush=True)  # fmt: skip
+                print(
+                    f"{time.perf_counter() - began:6.1f} s: cores {looks[-1][0]:.0f} %, of it system {now.system:.0f}; "
+                    f"card {looks[-1][1]} %; {memory:.1f} GB",
+                    flush=True,
+                )
 
     watcher = threading.Thread(target=look)
     watcher.start()
@@ -172,18 +180,17 @@ def traced(step: float) -> Iterator[list[float]]:
 
 
 @contextmanager
-def ready(way: str, cores: int, folder: Path, environ: dict[str, str], options: argparse.Namespace) -> Iterator[tuple]:
+def ready(way: str, processes: int, folder: Path, environ: dict[str, str], device: str) -> Iterator[tuple]:
     """Workers of one way, and what sees to them."""
     if way == "slurm":
         os.environ.update(environ)
-        site = Site(kind="slurm", jobs=cores, cores=1, memory="3GB", partition="test", interface="lo",
+        site = Site(kind="slurm", jobs=processes, cores=1, memory="3GB", partition="test", interface="lo",
                     scheduler_interface="lo", walltime="04:00:00")  # fmt: skip
         with workers_of(site, folder / "logs") as (client, keep):
-            client.wait_for_workers(cores)
+            client.wait_for_workers(processes)
             yield client, keep
         return
-    processes = options.processes if way == "threads" else cores
-    site = Site(processes=processes, gpus=1 if options.device == "cuda" else 0)
+    site = Site(processes=processes, gpus=1 if device == "cuda" else 0)
     with workers_of(site, folder / "logs") as (client, _):
         yield client, None
 

@@ -101,7 +101,8 @@ on_a_card = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CU
 
 
 @on_a_card
-def test_tiles_of_many_threads_come_back_from_a_card_as_each_would_alone(path):
+def test_tiles_of_many_threads_come_back_from_a_card_as_each_would_alone(tmp_path):
+    path = save_weights(small_weights(bfloat16_error=float("inf")), tmp_path / "exact.safetensors")
     checksum, rng = file_checksum(path), np.random.default_rng(1)
     sizes = [24, 48, 96, 240] * 8  # tensors of all sizes are freed and taken again while others are on their way
     given = [
