@@ -20,11 +20,12 @@ import dask.array as da
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
+from numpy.lib.stride_tricks import sliding_window_view
 from scipy.linalg import solveh_banded
 from scipy.ndimage import correlate1d
 
 from eosr.bands import PLATFORMS
-from eosr.degrade import as_float_with_nan, blur_sigma, degrade_tile, kernel_taps, radius_of, spatial_dims
+from eosr.degrade import as_float_with_nan, blur_sigma, kernel_taps, radius_of, spatial_dims
 from eosr.errors import DegradationError, GridError
 
 Floats = npt.NDArray[np.float64]
@@ -32,7 +33,7 @@ Floats = npt.NDArray[np.float64]
 #: Taps of the inverse below this share of the largest one are cut. A residual of 1000 DN then leaves 1e-4 DN.
 CUT = 1e-7
 #: Coarse rows that a projection works on at a time.
-ROWS = 16
+ROWS = 32
 
 
 @lru_cache(maxsize=512)
@@ -83,8 +84,8 @@ def project_tile(fine: npt.NDArray[Any], coarse: npt.NDArray[Any], factor: int, 
     # Some rows at a time: what lies between the steps then stays in the cache of a core.
     strips = [slice(top, top + ROWS) for top in range(0, residual.shape[-2], ROWS)]
     for rows in strips:
-        seen = degrade_tile(padded[..., rows.start * factor : rows.stop * factor + 2 * radius, :].astype(np.float64),
-                            taps, factor)  # fmt: skip
+        seen = padded[..., rows.start * factor : rows.stop * factor + 2 * radius, :].astype(np.float64)
+        seen = _turned(_gathered(_turned(_gathered(seen, taps, factor)), taps, factor))
         residual[..., rows, :] = coarse[..., rows, :] - seen
     residual[~np.isfinite(residual)] = 0.0
     inverse = _inverse_gram(factor, round(float(sigma), 9))
@@ -93,10 +94,11 @@ def project_tile(fine: npt.NDArray[Any], coarse: npt.NDArray[Any], factor: int, 
     margin = -(-radius // factor)
     residual = _symmetric(residual, margin)
     answer = np.empty_like(fine)
+    back = _spreading(taps, factor)
     for rows in strips:
-        change = residual[..., rows.start : rows.stop + 2 * margin, :]
-        for axis in (change.ndim - 2, change.ndim - 1):
-            change = _spread(change, taps, factor, axis)
+        # Across first: there are fewer rows yet.
+        change = _turned(_spread(_turned(residual[..., rows.start : rows.stop + 2 * margin, :]), back))
+        change = _spread(change, back)
         inside = slice(rows.start * factor, rows.stop * factor)
         answer[..., inside, :] = fine[..., inside, :] + change
     return answer
@@ -213,24 +215,32 @@ def _correlate(array: Floats, taps: Floats, axis: int) -> Floats:
     return array * taps[0] if len(taps) == 1 else correlate1d(array, taps, axis=axis, mode="reflect")
 
 
-def _spread(padded: Floats, taps: Floats, factor: int, axis: int) -> Floats:
-    """The transpose of blur and box along one axis: coarse pixels, with those beyond the edge that are seen, spread."""
+def _turned(array: Floats) -> Floats:
+    return np.ascontiguousarray(array.swapaxes(-1, -2))
+
+
+def _gathered(padded: Floats, taps: Floats, factor: int) -> Floats:
+    """Blur and box along the rows: (..., n * factor + 2 * radius, W) -> (..., n, W), in one product of matrices."""
+    windows = sliding_window_view(padded, len(taps), axis=-2)[..., ::factor, :, :]
+    answer: Floats = np.matmul(taps, windows.swapaxes(-1, -2))
+    return answer
+
+
+def _spreading(taps: Floats, factor: int) -> Floats:
+    """The transpose of blur and box: what (factor) fine rows get of the coarse row they lie in and those around it."""
     radius = radius_of(taps, factor)
     margin = -(-radius // factor)
-    count = padded.shape[axis] - 2 * margin
-    shape = list(padded.shape)
-    shape[axis] = count * factor
-    fine = np.empty(shape)
-    index: list[Any] = [slice(None)] * padded.ndim
-    source = index.copy()
+    matrix = np.zeros((factor, 2 * margin + 1))
     for phase in range(factor):
-        index[axis] = slice(phase, None, factor)
-        total: Any = 0.0
         for shift in range(-margin, margin + 1):
             k = phase + radius + factor * shift
             if 0 <= k < len(taps):
-                source[axis] = slice(margin - shift, margin - shift + count)
-                term = taps[k] * padded[tuple(source)]
-                total = term if isinstance(total, float) else np.add(total, term, out=term)
-        fine[tuple(index)] = total
-    return fine
+                matrix[phase, margin - shift] = taps[k]
+    return matrix
+
+
+def _spread(padded: Floats, matrix: Floats) -> Floats:
+    """Coarse rows, with those beyond the edge that are seen, to fine rows: (..., n + 2 * margin, W) -> (..., N, W)."""
+    windows = sliding_window_view(padded, matrix.shape[1], axis=-2)
+    fine = np.matmul(matrix, windows.swapaxes(-1, -2))
+    return fine.reshape(*fine.shape[:-3], -1, fine.shape[-1])

@@ -145,7 +145,9 @@ def to_cog(
     raw = [_bytes(job) for job in jobs if job.path not in finished]
     store = local_path(source) if isinstance(source, str | Path) else work / "source.zarr"
     temporary = 0 if store.exists() else COMPRESSED * sum(ds[name].nbytes for name in ds.data_vars)
-    at_a_time = max(1, min(_threads(), AT_A_TIME, len(raw)))
+    # As many in every round: the last one shall not leave most threads without a file.
+    rounds = -(-len(raw) // min(_threads(), AT_A_TIME)) or 1
+    at_a_time = -(-len(raw) // rounds) or 1
 
     def needed() -> int:
         # At worst a file that is being made lies there three times: plain, its overviews apart, and as a COG that

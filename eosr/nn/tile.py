@@ -47,8 +47,8 @@ def _load(path: str, checksum: str, device: str) -> Weights:
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
     weights.generator.to(device)
-    # channels_last: the layout in which the CPU convolves without copying every tensor into its own and back, and a card
-    # in bfloat16. In float32 a card is a fifth faster without, in a fifth less memory (benchmarks/README.md).
+    # channels_last: the layout in which the CPU convolves without copying every tensor into its own and back, and in
+    # which cards are fast in bfloat16. In float32 a card takes a fifth less time and memory without.
     if torch.device(device).type == "cpu" or uses_bfloat16(weights, device):
         weights.generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in the stubs
     return weights
