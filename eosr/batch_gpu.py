@@ -16,17 +16,12 @@ def dask_setup(worker: Any) -> None:
     """Called by dask with the worker."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     if not visible and str(worker.name).isdecimal():
-        visible = ",".join(map(str, range(_count())))
+        from eosr.nn.tile import cards  # torch takes seconds, and a job of Slurm says which there are
+
+        visible = ",".join(map(str, range(cards())))
     card = card_of(str(worker.name), visible)
     if card is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = card
-
-
-def _count() -> int:
-    """Cards of this machine, without taking memory of one."""
-    import torch
-
-    return torch.cuda.device_count()
 
 
 def card_of(name: str, visible: str) -> str | None:

@@ -27,6 +27,7 @@ import numpy as np
 import xarray as xr
 
 from eosr.batch_plan import BatchConfig, ids_of, open_scene, sharpened
+from eosr.cores import cores
 from eosr.errors import EosrError
 from eosr.locks import take
 from eosr.memory import keep_freed_memory
@@ -133,7 +134,7 @@ def _limits(task: SceneTask) -> dict[str, str]:
 
 
 def _threads_of(task: SceneTask) -> int:
-    return task.threads or len(os.sched_getaffinity(0))
+    return task.threads or cores()
 
 
 def _failed(task: SceneTask, began: float, why: str) -> SceneResult:

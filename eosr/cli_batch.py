@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from typing import Any
 
 from eosr.cli_evaluate import options_of
 from eosr.cli_options import DEGRADATIONS, Parser, check_degradation, source_options
+from eosr.cores import cores
 from eosr.errors import BatchError
 
 
@@ -112,15 +112,15 @@ def _here(options: argparse.Namespace) -> Any:
     workers = options.workers or 1
     if not options.device.startswith("cuda"):
         return Site(processes=workers)
-    import torch
+    from eosr.nn.tile import cards
 
     # Where there is none, its worker says so.
-    return Site(processes=workers, gpus=min(workers, torch.cuda.device_count() or workers))
+    return Site(processes=workers, gpus=min(workers, cards() or workers))
 
 
 def _threads(site: Any) -> int:
-    cores = len(os.sched_getaffinity(0)) if site.kind == "local" else site.cores
-    return max(1, cores // site.processes)
+    there = cores() if site.kind == "local" else site.cores
+    return max(1, there // site.processes)
 
 
 def _asked(what: str) -> bool:

@@ -34,6 +34,9 @@ Floats = npt.NDArray[np.float64]
 CUT = 1e-7
 #: Coarse rows that a projection works on at a time.
 ROWS = 32
+#: Elements of a matrix that OpenBLAS multiplies with a vector in the calling thread. For more it wakes threads of its
+#: own, which serve one caller at a time, and tiles run side by side already.
+ALONE = 9000
 
 
 @lru_cache(maxsize=512)
@@ -221,8 +224,12 @@ def _turned(array: Floats) -> Floats:
 
 def _gathered(padded: Floats, taps: Floats, factor: int) -> Floats:
     """Blur and box along the rows: (..., n * factor + 2 * radius, W) -> (..., n, W), in one product of matrices."""
-    windows = sliding_window_view(padded, len(taps), axis=-2)[..., ::factor, :, :]
-    answer: Floats = np.matmul(taps, windows.swapaxes(-1, -2))
+    windows = sliding_window_view(padded, len(taps), axis=-2)[..., ::factor, :, :].swapaxes(-1, -2)
+    answer = np.empty((*windows.shape[:-2], windows.shape[-1]))
+    step = ALONE // len(taps)
+    for left in range(0, answer.shape[-1], step):
+        columns = slice(left, left + step)
+        np.matmul(taps, windows[..., columns], out=answer[..., columns])
     return answer
 
 

@@ -28,6 +28,7 @@ from rasterio.windows import Window
 
 from eosr import __version__
 from eosr.bands import QUANTIFICATION
+from eosr.cores import cores
 from eosr.errors import OutputError
 from eosr.grid import with_grid_mappings
 from eosr.radiometry import check_dataset, for_its_times
@@ -243,7 +244,7 @@ def _done(job: _Job, work: Path) -> Path:
 
 def _threads() -> int:
     """Threads that this process may use: those that dask is told, or all its cores."""
-    return dask.config.get("num_workers", None) or len(os.sched_getaffinity(0))
+    return dask.config.get("num_workers", None) or cores()
 
 
 def _write_all(

@@ -20,7 +20,7 @@ LEVELS = {
     "grid": 1, "radiometry": 1, "degrade": 1, "consistency": 1, "gaps": 1, "patches": 1, "metrics": 1, "baselines": 1,
     "study_figures": 0,
     "locks": 2, "stac": 2, "write": 2, "nn": 2, "sample": 2, "safe": 2, "sampling": 2, "sen2cor": 2,
-    "cost": 2, "memory": 2,
+    "cores": 2, "cost": 2, "memory": 2,
     "report": 3, "methods": 3, "tiles": 3, "tiling": 3, "superresolve": 3, "evaluate": 3, "exhibits": 3,
     "train": 3, "batch": 3, "demo": 3, "adapt": 3,
     "accessor": 4, "cli": 4, "train.cli": 4, "": 4, "testing": 4,
@@ -55,6 +55,7 @@ SAME_LEVEL = {
     "sen2cor": {"locks"},  # one run at a time on a product
     "safe": {"stac"},  # a product is opened as the item it would be
     "cost": {"write"},  # the progress bar
+    "write": {"cores"},  # as many files at a time
     "evaluate": {"superresolve", "methods", "tiling"},  # it scores what superresolve makes of what was chosen
     "exhibits": {"superresolve", "evaluate", "methods", "report"},  # it shows what evaluate scores
     "batch": {"superresolve"},  # it makes of many scenes what superresolve makes of one

@@ -59,6 +59,11 @@ def has_card() -> bool:
     return torch.cuda.is_available()
 
 
+def cards() -> int:
+    """Number of cards that this process sees."""
+    return torch.cuda.device_count()
+
+
 def resolve_device(device: str) -> str:
     """Turn ``"auto"`` into the device of this process: CUDA where it has one, else the CPU.
 
