@@ -125,7 +125,8 @@ def to_cog(
     -----
     Deflate with predictor 2 (3 for float32), tiles of 512, nodata 0 (NaN for float32). Scale and offset turn the stored
     digital numbers into reflectance [1], and GIS programs apply them. Tags hold the attributes of the Dataset as JSON.
-    A killed run of the same input goes on. Memory does not grow with the size of the image.
+    A killed run of the same input goes on. Memory does not grow with the size of the image. Up to `AT_A_TIME` files are
+    made at a time: as many as dask's ``num_workers``, or the cores of the process, and the room on the disk allow.
     """
     if overviews not in ("average", "nearest"):
         raise OutputError(f'overviews={overviews!r} is not known. Use "average" or "nearest".')
