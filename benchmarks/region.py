@@ -34,6 +34,7 @@ from overhead import networks, tiles_of
 from serving import served
 from synthetic import write_scene
 
+import eosr.cores
 from eosr.batch import BatchConfig, run
 from eosr.batch_cluster import Site, workers_of
 from eosr.memory import keep_freed_memory
@@ -63,7 +64,7 @@ def main() -> None:
     counts = [int(one) for one in options.tiles.split(",")]
     ways = options.ways.split(",")
     keep_freed_memory()  # as the processes of the scenes do: the networks alone shall not be slower for it
-    facts, cores = machine(), len(os.sched_getaffinity(0))
+    facts, cores = machine(), eosr.cores.cores()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         server = stack.enter_context(served(folder))

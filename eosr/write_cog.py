@@ -144,7 +144,8 @@ def to_cog(
     finished = {job.path for job in jobs if job.path.is_file() and _done(job, work).is_file()}
     if not overwrite:
         check_absent([job.path for job in jobs if job.path not in finished])
-    raw = [_bytes(job) for job in jobs if job.path not in finished]
+    missing = [job for job in jobs if job.path not in finished]
+    raw = [_bytes(job) for job in missing]
     store = local_path(source) if isinstance(source, str | Path) else work / "source.zarr"
     temporary = 0 if store.exists() else COMPRESSED * sum(ds[name].nbytes for name in ds.data_vars)
     # As many in every round: the last one shall not leave most threads without a file.
@@ -164,7 +165,6 @@ def to_cog(
     work.mkdir(exist_ok=True)
     if not store.exists():
         to_zarr(ds, store, progress=progress)
-    missing = [job for job in jobs if job.path not in finished]
     with reporting(progress, lambda: sum(job.path in finished for job in jobs), len(jobs), "writing files"):
         _write_all(missing, store, work, overviews, at_a_time, finished)
     shutil.rmtree(work)
@@ -269,11 +269,7 @@ def _write_all(
         finished.add(job.path)
 
     with ThreadPoolExecutor(at_a_time, "eosr-cogs") as pool:
-        try:
-            list(pool.map(make, jobs))
-        except BaseException:  # Ctrl-C too
-            broken.set()
-            raise
+        list(pool.map(make, jobs))  # Ctrl-C cancels those that are not begun
 
 
 def _write(job: _Job, data: zarr.Array[Any], work: Path, overviews: str, threads: int) -> None:
