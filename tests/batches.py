@@ -9,6 +9,7 @@ from pathlib import Path
 from affine import Affine
 from conftest import WrittenScene, write_cog, write_scene
 from distributed import Client, LocalCluster
+from patience import PATIENCE
 from slowed import sitecustomize
 
 from eosr.bands import BANDS_20M
@@ -79,12 +80,9 @@ def manifest_of(out: Path) -> list[dict]:
     return [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
 
 
-def wait_for(condition, seconds=240):
-    """Wait until a condition holds, and return what it gave.
-
-    A driver takes half a minute to its first block on two cores, and several times that beside other tests.
-    """
-    end = time.monotonic() + seconds
+def wait_for(condition):
+    """Wait until a condition holds, and return what it gave."""
+    end = time.monotonic() + PATIENCE
     while not (found := condition()):
         assert time.monotonic() < end
         time.sleep(0.02)

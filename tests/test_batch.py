@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from batches import QUICK, SLOW_SITE, cluster, manifest_of, pixels_of, wait_for, write_items
+from patience import PATIENCE
 
 import eosr
 from eosr.batch import BatchConfig, run
@@ -194,7 +195,6 @@ def of_scenes(out):
 
 
 @pytest.mark.long
-@pytest.mark.timeout(900)
 def test_after_a_kill_of_driver_workers_and_scenes_the_same_command_ends_in_the_same_bytes(
     driver, undisturbed, tmp_path
 ):
@@ -205,7 +205,7 @@ def test_after_a_kill_of_driver_workers_and_scenes_the_same_command_ends_in_the_
     first.wait()
     left = {path: path.stat().st_mtime_ns for path in blocks(out)}
     again = driver()
-    assert again.wait(240) == 0
+    assert again.wait(PATIENCE) == 0
     assert pixels_of(out) == pixels_of(undisturbed)
     assert len(left) >= 2
     assert {line["state"] for line in manifest_of(out)} == {"done"}
@@ -213,19 +213,17 @@ def test_after_a_kill_of_driver_workers_and_scenes_the_same_command_ends_in_the_
 
 
 @pytest.mark.long
-@pytest.mark.timeout(900)
 def test_when_the_driver_alone_is_killed_nobody_goes_on_writing_beside_the_next_one(driver, undisturbed, tmp_path):
     out = tmp_path / "out"
     first = driver(slow="0.5")
     wait_for(lambda: len(of_scenes(out)) == 2)
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
-    assert driver().wait(240) == 0
+    assert driver().wait(PATIENCE) == 0
     assert pixels_of(out) == pixels_of(undisturbed)
 
 
 @pytest.mark.long
-@pytest.mark.timeout(900)
 def test_a_killed_scene_and_a_killed_worker_are_made_up_for(driver, undisturbed, tmp_path):
     out = tmp_path / "out"
     running = driver(slow="1")
@@ -235,7 +233,7 @@ def test_a_killed_scene_and_a_killed_worker_are_made_up_for(driver, undisturbed,
     wait_for(lambda: blocks(out))
     os.kill(workers[1], signal.SIGKILL)
     told = running.stdout.read()
-    assert running.wait(240) == 0
+    assert running.wait(PATIENCE) == 0
     assert "its process was killed by SIGKILL" in told
     assert "is gone; it is tried again in 0 s" in told
     assert pixels_of(out) == pixels_of(undisturbed)

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 
 import pytest
+from patience import PATIENCE
 from synthetic_evaluation import synthetic_evaluation
 
 from eosr.evaluate_formats import to_latex
@@ -25,7 +26,7 @@ def typeset(tmp_path):
         text = f"\\documentclass{{article}}\n{packages}\n\\begin{{document}}\n{tables}\\end{{document}}\n"
         (tmp_path / "t.tex").write_text(text, "utf-8")
         command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "-no-shell-escape", "t.tex"]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False, timeout=120)
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False, timeout=PATIENCE)
         log = (tmp_path / "t.log").read_text("utf-8", "replace")
         assert done.returncode == 0, "\n".join(re.findall(r"^!.*(?:\n.*){4}", log, flags=re.MULTILINE))
         return log

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from nbclient import NotebookClient
+from patience import PATIENCE
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 NOTEBOOK = EXAMPLES / "sharpen_a_scene.ipynb"
@@ -28,7 +29,8 @@ def test_the_notebook_is_stored_without_outputs():
 @needs_sample
 def test_the_notebook_runs_from_top_to_bottom(tmp_path):
     notebook = nbformat.read(NOTEBOOK, as_version=4)
-    client = NotebookClient(notebook, timeout=240, kernel_name="python3", resources={"metadata": {"path": tmp_path}})
+    where = {"metadata": {"path": tmp_path}}
+    client = NotebookClient(notebook, timeout=PATIENCE, kernel_name="python3", resources=where)
     client.execute()
     shown = "".join(str(output) for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs)
     assert "| all 20 m | bicubic |" in shown

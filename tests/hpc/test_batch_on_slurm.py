@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 from batches import QUICK, SLOW_SITE, cluster, manifest_of, pixels_of, wait_for, write_items, write_sample
+from patience import PATIENCE
 
 from eosr.batch import run
 
@@ -83,9 +84,9 @@ def jobs(slurm):
     return shown.stdout.split()
 
 
-def ended(process, tmp_path, seconds=240):
+def ended(process, tmp_path):
     try:
-        status = process.wait(seconds)
+        status = process.wait(PATIENCE)
     except subprocess.TimeoutExpired:
         pytest.fail((tmp_path / "driver.log").read_text())
     assert status == 0, (tmp_path / "driver.log").read_text()
@@ -93,7 +94,6 @@ def ended(process, tmp_path, seconds=240):
 
 
 @pytest.mark.long
-@pytest.mark.timeout(900)
 def test_a_cancelled_job_is_replaced_and_the_bytes_are_those_of_an_undisturbed_run(slurm, batch, undisturbed, tmp_path):
     out = tmp_path / "out"
     running = batch(slow="15")
@@ -120,7 +120,6 @@ def workers_in(job):
 
 
 @pytest.mark.long
-@pytest.mark.timeout(900)
 def test_after_a_kill_of_a_worker_and_then_of_the_driver_the_same_command_ends_in_the_same_bytes(
     slurm, batch, undisturbed, tmp_path
 ):
@@ -141,18 +140,17 @@ def test_after_a_kill_of_a_worker_and_then_of_the_driver_the_same_command_ends_i
 
 
 @pytest.mark.long
-@pytest.mark.timeout(900)
 def test_jobs_at_their_time_limit_are_replaced_and_scenes_go_on_at_their_blocks(slurm, batch, undisturbed, tmp_path):
     """Five scenes of four blocks, 10 s each, on two jobs: 80 s at least, and a job lasts a minute."""
     out = tmp_path / "out"
-    told = ended(batch(slow="10", minutes=1), tmp_path, 360)
+    told = ended(batch(slow="10", minutes=1), tmp_path)
     assert "is gone; it is tried again" in told
     assert len(list((out / "logs" / "slurm").glob("*.out"))) >= 3
     assert pixels_of(out) == pixels_of(undisturbed)
 
 
 def test_a_job_that_slurm_refuses_is_told_at_once_in_its_own_words(batch, tmp_path):
-    assert batch(partition="nosuch").wait(240) == 1
+    assert batch(partition="nosuch").wait(PATIENCE) == 1
     told = (tmp_path / "driver.log").read_text()
     assert "Slurm takes no such job: " in told
     assert "invalid partition" in told.lower()
@@ -162,7 +160,7 @@ def test_a_job_that_slurm_refuses_is_told_at_once_in_its_own_words(batch, tmp_pa
 
 def test_jobs_that_cannot_start_a_worker_end_the_batch_with_their_last_words(batch, tmp_path):
     site = SITE.format(minutes=10, partition="test") + "python: /no/such/python\n"
-    assert batch(site=site).wait(240) == 1
+    assert batch(site=site).wait(PATIENCE) == 1
     told = (tmp_path / "driver.log").read_text()
     assert "3 jobs in a row ended before a worker came: " in told
     assert "/no/such/python" in told

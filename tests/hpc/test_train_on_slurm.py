@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE
 from slowed import sitecustomize
 from train.made import write_packs
 
@@ -70,7 +71,7 @@ def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
     (folder / "sitecustomize.py").write_text(SITECUSTOMIZE)
     site = folder / "site.sh"
-    site.write_text(f"export PATH={Path(sys.executable).parent}:$PATH PYTHONPATH={folder} EOSR_RANK_TIMEOUT=100\n")
+    site.write_text(f"export PATH={Path(sys.executable).parent}:$PATH PYTHONPATH={folder} EOSR_RANK_TIMEOUT=300\n")
     return site
 
 
@@ -95,16 +96,16 @@ class Job:
         shown = subprocess.run(command, env=self.slurm, capture_output=True, text=True, check=True)
         return dict(word.split("=", 1) for word in shown.stdout.split() if "=" in word)[key]
 
-    def end(self, seconds=300):
+    def end(self):
         """Wait until it is over, put back into the queue as often as need be, and return its state."""
-        end = time.monotonic() + seconds
+        end = time.monotonic() + PATIENCE
         while (state := self.shown()) in ("PENDING", "RUNNING", "COMPLETING", "REQUEUED", "CONFIGURING"):
-            assert time.monotonic() < end, f"{state} after {seconds} s:\n{self.log}"
+            assert time.monotonic() < end, f"{state} after {PATIENCE} s:\n{self.log}"
             time.sleep(0.5)
         return state
 
-    def until_saved(self, seconds=120):
-        end = time.monotonic() + seconds
+    def until_saved(self):
+        end = time.monotonic() + PATIENCE
         while not (self.out / "state.pt").is_file():
             assert self.shown() in ("PENDING", "RUNNING", "CONFIGURING"), self.log
             assert time.monotonic() < end, self.log
@@ -210,7 +211,7 @@ def test_a_job_that_cannot_get_anywhere_ends_and_is_not_put_back(slurm, site, da
     """A typo; and a warning before the first step, while Python starts, which every start might meet again."""
     typo = submit(slurm, SCRIPTS[0], site, data, tmp_path / "typo", steps=4, more="sise = 3\n")
     late = submit(slurm, SCRIPTS[0], site, data, tmp_path / "late", steps=4, LATE="60")
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE
     while (ranks := [rank for rank in "01" if _rank(late, rank)]) != ["0", "1"]:
         assert time.monotonic() < end, ranks
         time.sleep(0.2)

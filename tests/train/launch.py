@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE
 
 RANKS = Path(__file__).with_name("ranks.py")
 NO_HOROVOD = "Horovod is not installed here: make horovod"
@@ -25,7 +26,7 @@ LONG_BY_HOROVOD = [
 ]  # fmt: skip
 
 
-def launch(launcher, communicator, *words, program=(str(RANKS),), timeout=120, **variables):
+def launch(launcher, communicator, *words, program=(str(RANKS),), **variables):
     """Run two ranks of a program; everything they started is gone afterwards."""
     python = sys.executable
     front = {
@@ -47,11 +48,11 @@ def launch(launcher, communicator, *words, program=(str(RANKS),), timeout=120, *
         command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     try:
-        out, err = running.communicate(timeout=timeout)
+        out, err = running.communicate(timeout=PATIENCE)
     except subprocess.TimeoutExpired:
         os.killpg(running.pid, signal.SIGKILL)
         out, err = running.communicate()
-        pytest.fail(f"two ranks of {launcher} hung for {timeout} s:\n{out}\n{err}")
+        pytest.fail(f"two ranks of {launcher} hung for {PATIENCE} s:\n{out}\n{err}")
     return subprocess.CompletedProcess(command, running.returncode, out, err)
 
 
@@ -60,10 +61,10 @@ def environ_of(communicator, **variables):
     environ = {
         key: value for key, value in os.environ.items() if not key.startswith(("HOROVOD_", "SLURM_", "PMI", "OMPI_"))
     }
-    return environ | {"OMP_NUM_THREADS": "1", "COMMUNICATOR": communicator, "EOSR_RANK_TIMEOUT": "60"} | variables
+    return environ | {"OMP_NUM_THREADS": "1", "COMMUNICATOR": communicator, "EOSR_RANK_TIMEOUT": "300"} | variables
 
 
-def launch_by_hand(communicator, *words, wait_for, timeout=60, **variables):
+def launch_by_hand(communicator, *words, wait_for, **variables):
     """Start two ranks without a launcher, which would kill the one that is left; return that one, ended."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -77,9 +78,9 @@ def launch_by_hand(communicator, *words, wait_for, timeout=60, **variables):
         for rank in (0, 1)
     ]  # fmt: skip
     try:
-        out, err = running[wait_for].communicate(timeout=timeout)
+        out, err = running[wait_for].communicate(timeout=PATIENCE)
     except subprocess.TimeoutExpired:
-        pytest.fail(f"rank {wait_for} hung for {timeout} s")
+        pytest.fail(f"rank {wait_for} hung for {PATIENCE} s")
     finally:
         for one in running:
             one.kill()

@@ -34,7 +34,7 @@ def test_two_ranks_average_broadcast_gather_and_share_an_error(launcher, communi
 @pytest.mark.parametrize(("gone", "how"), [(1, "SIGKILL"), (0, "SIGSTOP")])
 def test_the_rank_that_is_left_says_that_the_other_is_killed_or_stands_still(communicator, gone, how):
     """A time-out of minutes for the one, which is seen at once, and of seconds for the other."""
-    timeout = {"SIGKILL": "300", "SIGSTOP": "10"}[how]
+    timeout = {"SIGKILL": "300", "SIGSTOP": "20"}[how]
     left = launch_by_hand(communicator, "lose", gone, how, wait_for=1 - gone, EOSR_RANK_TIMEOUT=timeout)
     assert left.returncode == 3, left.stderr
     assert f"rank {1 - gone}: another rank is gone, or did not answer for {timeout} s (" in left.stdout
