@@ -54,9 +54,13 @@ def sre(
     single sensor", CVPRW 2017 ("supreme").
     """
     one_of("definition", definition, SreDefinition)
-    both = pair(estimate, reference, dim=dim, mask=mask, weights=weights)
-    signal = both.mean(both.reference) ** 2 if definition == "dsen2" else both.mean(both.reference**2)
-    score = said(_decibel(signal, both.mse()), "signal to reconstruction error ratio", "dB", "higher")
+    return sre_of(pair(estimate, reference, dim=dim, mask=mask, weights=weights), definition)
+
+
+def sre_of(both: Pair, definition: SreDefinition = "dsen2") -> xr.DataArray:
+    """`sre` of a pair."""
+    signal = both.signal**2 if definition == "dsen2" else both.mean(both.reference**2)
+    score = said(_decibel(signal, both.mse), "signal to reconstruction error ratio", "dB", "higher")
     return score.assign_attrs(definition=definition)
 
 
@@ -91,8 +95,12 @@ def psnr(
     MetricError
         As in `rmse`, or for a peak that is neither positive nor ``"reference_max"``.
     """
-    both = pair(estimate, reference, dim=dim, mask=mask, weights=weights)
-    score = _decibel(_peak(both, peak) ** 2, both.mse())
+    return psnr_of(pair(estimate, reference, dim=dim, mask=mask, weights=weights), peak)
+
+
+def psnr_of(both: Pair, peak: Peak) -> xr.DataArray:
+    """`psnr` of a pair."""
+    score = _decibel(_peak(both, peak) ** 2, both.mse)
     return said(score, "peak signal to noise ratio", "dB", "higher").assign_attrs(peak=peak)
 
 
@@ -128,8 +136,12 @@ def bpsnr(
     Maertens et al., "Super-resolution of PROBA-V images using convolutional neural networks", Astrodynamics 3, 2019
     (there as -10 log10 cMSE, on data in [0, 1]).
     """
-    both = pair(estimate, reference, dim=dim, mask=mask, weights=weights)
-    variance = (both.mse() - both.mean(both.estimate - both.reference) ** 2).clip(min=0.0)
+    return bpsnr_of(pair(estimate, reference, dim=dim, mask=mask, weights=weights), peak)
+
+
+def bpsnr_of(both: Pair, peak: Peak) -> xr.DataArray:
+    """`bpsnr` of a pair."""
+    variance = (both.mse - both.bias**2).clip(min=0.0)
     score = _decibel(_peak(both, peak) ** 2, variance)
     return said(score, "brightness-equalised peak signal to noise ratio", "dB", "higher").assign_attrs(peak=peak)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeAlias, get_args
 
 import numpy as np
@@ -29,6 +30,8 @@ class Pair:
     reference: xr.DataArray
     weights: xr.DataArray | None
     dim: tuple[str, ...]
+    #: Of the reference, for what has the units of the input.
+    units: str | None
 
     def mean(self, values: xr.DataArray, dim: Sequence[str] | None = None) -> xr.DataArray:
         """Weighted mean of ``values`` where they are not NaN; NaN where nothing is left. Lazy, and silent on empty."""
@@ -39,9 +42,25 @@ class Pair:
         weight = weights.sum(over)
         return total / weight.where(weight > 0)
 
+    @cached_property
+    def error(self) -> xr.DataArray:
+        """Estimate minus reference [units of the input]."""
+        return self.estimate - self.reference
+
+    @cached_property
     def mse(self) -> xr.DataArray:
         """Weighted mean square error [squared units of the input]."""
-        return self.mean((self.estimate - self.reference) ** 2)
+        return self.mean(self.error**2)
+
+    @cached_property
+    def bias(self) -> xr.DataArray:
+        """Weighted mean error [units of the input]."""
+        return self.mean(self.error)
+
+    @cached_property
+    def signal(self) -> xr.DataArray:
+        """Weighted mean of the reference [units of the input]."""
+        return self.mean(self.reference)
 
 
 def spatial_dims(dims: Iterable[Hashable]) -> tuple[str, ...]:
@@ -113,6 +132,7 @@ def pair(
         raise MetricError(
             f"a spectral score cannot average over {spectral_dim!r}: it compares whole spectra. Leave it out of dim."
         )
+    units = reference.attrs.get("units")
     reference = same_grid(reference, estimate, "reference", whole=True)
     estimate = estimate.drop_vars([name for name in estimate.coords if str(name).startswith("spatial_ref")])
     fine, truth = estimate.astype("float64"), reference.astype("float64")
@@ -129,7 +149,7 @@ def pair(
         counts = counts & (weights > 0)
     if spectral_dim is not None:
         counts = counts.all(spectral_dim)
-    return Pair(estimate=fine.where(counts), reference=truth.where(counts), weights=weights, dim=over)
+    return Pair(estimate=fine.where(counts), reference=truth.where(counts), weights=weights, dim=over, units=units)
 
 
 def same_grid(array: xr.DataArray, estimate: xr.DataArray, name: str, *, whole: bool = False) -> xr.DataArray:

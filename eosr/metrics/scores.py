@@ -19,6 +19,7 @@ Products of processing baseline 04.00 and later store reflectance x 10000 + 1000
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final, Literal, TypeAlias
 
 import numpy as np
@@ -73,8 +74,12 @@ def rmse(
     >>> float(rmse(estimate, estimate + 2))
     2.0
     """
-    both = pair(estimate, reference, dim=dim, mask=mask, weights=weights)
-    return said(both.mse() ** 0.5, "root mean square error", reference.attrs.get("units"), "lower")
+    return rmse_of(pair(estimate, reference, dim=dim, mask=mask, weights=weights))
+
+
+def rmse_of(both: Pair) -> xr.DataArray:
+    """`rmse` of a pair."""
+    return said(both.mse**0.5, "root mean square error", both.units, "lower")
 
 
 def mae(
@@ -87,8 +92,7 @@ def mae(
 ) -> xr.DataArray:
     """Mean absolute error [units of the input]; lower is better. Arguments as in `rmse`."""
     both = pair(estimate, reference, dim=dim, mask=mask, weights=weights)
-    score = both.mean(abs(both.estimate - both.reference))
-    return said(score, "mean absolute error", reference.attrs.get("units"), "lower")
+    return said(both.mean(abs(both.error)), "mean absolute error", both.units, "lower")
 
 
 def bias(
@@ -100,8 +104,12 @@ def bias(
     weights: xr.DataArray | None = None,
 ) -> xr.DataArray:
     """Mean of estimate minus reference [units of the input]; positive: too bright. Arguments as in `rmse`."""
-    both = pair(estimate, reference, dim=dim, mask=mask, weights=weights)
-    return said(both.mean(both.estimate - both.reference), "mean error", reference.attrs.get("units"), "zero")
+    return bias_of(pair(estimate, reference, dim=dim, mask=mask, weights=weights))
+
+
+def bias_of(both: Pair) -> xr.DataArray:
+    """`bias` of a pair."""
+    return said(both.bias, "mean error", both.units, "zero")
 
 
 def ssim(
@@ -136,7 +144,11 @@ def ssim(
     ----------
     Wang et al., "Image quality assessment: from error visibility to structural similarity", IEEE TIP 13(4), 2004.
     """
-    both = pair(estimate, reference, dim=dim, mask=mask, weights=weights)
+    return ssim_of(pair(estimate, reference, dim=dim, mask=mask, weights=weights), data_range)
+
+
+def ssim_of(both: Pair, data_range: float) -> xr.DataArray:
+    """`ssim` of a pair."""
     score = both.mean(ssim_of_windows(both.estimate, both.reference, window_dims(both.dim), data_range))
     return said(score, "structural similarity", "1", "higher").assign_attrs(data_range=data_range)
 
@@ -186,7 +198,13 @@ def sam(
     MetricError
         As in `rmse`, or without ``spectral_dim``.
     """
-    both = pair(estimate, reference, dim=dim, mask=mask, weights=weights, spectral_dim=spectral_dim)
+    return sam_of(
+        pair(estimate, reference, dim=dim, mask=mask, weights=weights, spectral_dim=spectral_dim), spectral_dim
+    )
+
+
+def sam_of(both: Pair, spectral_dim: str) -> xr.DataArray:
+    """`sam` of a pair of whole spectra."""
     flat = _flat_weights(both, spectral_dim)
     score = flat.mean(angle_between(both.estimate, both.reference, spectral_dim))
     return said(score, "mean spectral angle", "degree", "lower")
@@ -228,14 +246,21 @@ def ergas(
     ----------
     Wald, "Quality of high resolution synthesised images: is there a simple criterion?", Fusion of Earth data, 2000.
     """
+    both = pair(estimate, reference, dim=dim, mask=mask, weights=weights, spectral_dim=spectral_dim)
+    return ergas_of(both, spectral_dim, fine_gsd=fine_gsd, coarse_gsd=coarse_gsd, convention=convention)
+
+
+def ergas_of(
+    both: Pair, spectral_dim: str, *, fine_gsd: float, coarse_gsd: float, convention: ErgasConvention
+) -> xr.DataArray:
+    """`ergas` of a pair of whole spectra."""
     one_of("convention", convention, ErgasConvention)
     if not 0 < fine_gsd < coarse_gsd:
         raise MetricError(
             f"fine_gsd={fine_gsd} is not smaller than coarse_gsd={coarse_gsd}. Pass the pixel size [m] after and "
             "before sharpening, e.g. fine_gsd=10, coarse_gsd=20."
         )
-    both = pair(estimate, reference, dim=dim, mask=mask, weights=weights, spectral_dim=spectral_dim)
-    relative = _quotient(both.mse() ** 0.5, both.mean(both.reference))
+    relative = _quotient(both.mse**0.5, both.signal)
     ratio = _ZHANG2020_RATIO if convention == "zhang2020" else 100.0 * fine_gsd / coarse_gsd
     score = ratio * (relative**2).mean(spectral_dim, skipna=False) ** 0.5
     return said(score, "relative dimensionless global error of synthesis", "1", "lower").assign_attrs(
@@ -247,7 +272,7 @@ def _flat_weights(both: Pair, spectral_dim: str) -> Pair:
     """Drop the spectral dimension of weights that have one: an angle has a single weight, the mean of its bands'."""
     if both.weights is None or spectral_dim not in both.weights.dims:
         return both
-    return Pair(estimate=both.estimate, reference=both.reference, weights=both.weights.mean(spectral_dim), dim=both.dim)
+    return replace(both, weights=both.weights.mean(spectral_dim))
 
 
 def _quotient(numerator: xr.DataArray, denominator: xr.DataArray) -> xr.DataArray:

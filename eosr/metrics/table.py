@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -13,9 +13,9 @@ import xarray as xr
 
 from eosr.bands import NODATA, QUANTIFICATION
 from eosr.errors import MetricError
-from eosr.metrics.decibels import Peak, bpsnr, psnr, sre
+from eosr.metrics.decibels import Peak, bpsnr_of, psnr_of, sre_of
 from eosr.metrics.pairs import Dims, pair, said, spatial_dims
-from eosr.metrics.scores import ErgasConvention, bias, ergas, rmse, sam, ssim
+from eosr.metrics.scores import ErgasConvention, bias_of, ergas_of, rmse_of, sam_of, ssim_of
 from eosr.metrics.windows import SSIM_WINDOW, window_dims
 
 
@@ -114,18 +114,18 @@ def score_table(
     truth = stack_bands(reference, names, offset, "reference")
     over = spatial_dims(fine.dims) if dim is None else ((dim,) if isinstance(dim, str) else tuple(dim))
     score = _Scorer(fine, truth, dim=over, mask=mask, weights=weights)
-    wald = partial(ergas, fine_gsd=fine_gsd, coarse_gsd=coarse_gsd, convention=ergas_convention)
+    wald = partial(ergas_of, score.spectra, "band", fine_gsd=fine_gsd, coarse_gsd=coarse_gsd)
     table = {
-        "rmse": score(rmse),
-        "bias": score(bias),
-        "sre": score(sre),
-        "sre_supreme": score(partial(sre, definition="supreme")),
+        "rmse": rmse_of(score.bands),
+        "bias": bias_of(score.bands),
+        "sre": sre_of(score.bands),
+        "sre_supreme": sre_of(score.bands, "supreme"),
         **score.windowed("", data_range),
         **score.peaked("", peak),
-        "sam": score(sam),
-        "ergas": score(wald),
-        "rmse_joint": score.joint(rmse),
-        "sre_joint": score.joint(partial(sre, definition="supreme")),
+        "sam": sam_of(score.spectra, "band"),
+        "ergas": wald(convention=ergas_convention),
+        "rmse_joint": score.pooled(rmse_of(score.joint)),
+        "sre_joint": score.pooled(sre_of(score.joint, "supreme")),
         "coverage": score.coverage(),
     }
     if moments:
@@ -133,7 +133,7 @@ def score_table(
     for each in chosen:
         reach = each.data_range / (QUANTIFICATION if reflectance else 1)
         table |= score.windowed(f"_{each.name}", reach) | score.peaked(f"_{each.name}", each.peak)
-        table[f"ergas_{each.name}"] = score(partial(wald, convention=each.ergas))
+        table[f"ergas_{each.name}"] = wald(convention=each.ergas)
     attrs = {"fine_gsd": fine_gsd, "coarse_gsd": coarse_gsd, "peak": peak, "data_range": data_range}
     said_also = {
         "sre_definition": "dsen2",
@@ -144,7 +144,7 @@ def score_table(
 
 
 class _Scorer:
-    """One pair of stacks and the arguments all scores share."""
+    """What all scores of a table share: two stacks, checked and masked once for each way in which pixels count."""
 
     def __init__(
         self,
@@ -155,46 +155,47 @@ class _Scorer:
         mask: xr.DataArray | None,
         weights: xr.DataArray | None,
     ) -> None:
-        self.estimate, self.reference, self.dim, self.mask, self.weights = estimate, reference, dim, mask, weights
+        of = partial(pair, estimate, reference, dim=dim)
+        #: A pixel counts in the bands in which it is measured.
+        self.bands = of(mask=mask, weights=weights)
+        #: Only where it is measured in all of them; without weights the two pairs are of the same pixels.
+        self.spectra = of(mask=mask, weights=weights, spectral_dim="band")
+        #: The same, averaged over the bands too, in each of which mask and weights may be another.
+        whole = of(spectral_dim="band")
+        self.joint = pair(whole.estimate, whole.reference, dim=(*dim, "band"), mask=mask, weights=weights)
+        #: Without weights.
+        self.even = self.bands if weights is None else of(mask=mask)
 
-    def __call__(self, score: Callable[..., xr.DataArray], *, dim: tuple[str, ...] | None = None) -> xr.DataArray:
-        return score(self.estimate, self.reference, dim=dim or self.dim, mask=self.mask, weights=self.weights)
-
-    def joint(self, score: Callable[..., xr.DataArray]) -> xr.DataArray:
-        whole = pair(self.estimate, self.reference, dim=self.dim, spectral_dim="band")
-        pooled = (*self.dim, "band")
-        result = score(whole.estimate, whole.reference, dim=pooled, mask=self.mask, weights=self.weights)
-        return result.assign_attrs(pooled_over=list(pooled))
+    def pooled(self, score: xr.DataArray) -> xr.DataArray:
+        return score.assign_attrs(pooled_over=list(self.joint.dim))
 
     def windowed(self, suffix: str, data_range: float) -> dict[str, xr.DataArray]:
-        windows = self(partial(ssim, data_range=data_range)) if self._holds_a_window() else self(rmse) * np.nan
+        windows = ssim_of(self.bands, data_range) if self._holds_a_window() else rmse_of(self.bands) * np.nan
         return {f"ssim{suffix}": windows}
 
     def peaked(self, suffix: str, peak: Peak) -> dict[str, xr.DataArray]:
         return {
-            f"psnr{suffix}": self(partial(psnr, peak=peak)),
-            f"bpsnr{suffix}": self(partial(bpsnr, peak=peak)),
-            f"psnr_joint{suffix}": self.joint(partial(psnr, peak=peak)),
+            f"psnr{suffix}": psnr_of(self.bands, peak),
+            f"bpsnr{suffix}": bpsnr_of(self.bands, peak),
+            f"psnr_joint{suffix}": self.pooled(psnr_of(self.joint, peak)),
         }
 
     def _holds_a_window(self) -> bool:
-        return all(self.estimate.sizes[dim] >= SSIM_WINDOW for dim in window_dims(self.dim))
+        return all(self.bands.estimate.sizes[dim] >= SSIM_WINDOW for dim in window_dims(self.bands.dim))
 
     def moments(self) -> dict[str, xr.DataArray]:
         """What pooling over scenes needs besides the scores; ``weights`` are not used."""
-        both = pair(self.estimate, self.reference, dim=self.dim, mask=self.mask)
-        truth = both.reference
+        truth, dim = self.even.reference, self.even.dim
         return {
-            "pixels": said(truth.notnull().sum(self.dim), "pixels that counted", "1"),
-            "signal": said(truth.mean(self.dim), "mean of the reference", None),
-            "energy": said((truth**2).mean(self.dim), "mean square of the reference", None),
+            "pixels": said(truth.notnull().sum(dim), "pixels that counted", "1"),
+            "signal": said(truth.mean(dim), "mean of the reference", None),
+            "energy": said((truth**2).mean(dim), "mean square of the reference", None),
             # Not .max(skipna=True): numpy warns about a slice of NaN alone.
-            "highest": said(truth.fillna(-np.inf).max(self.dim), "largest value of the reference", None),
+            "highest": said(truth.fillna(-np.inf).max(dim), "largest value of the reference", None),
         }
 
     def coverage(self) -> xr.DataArray:
-        both = pair(self.estimate, self.reference, dim=self.dim, mask=self.mask, weights=self.weights)
-        return said(both.estimate.notnull().mean(self.dim), "part of the pixels that counted", "1")
+        return said(self.bands.estimate.notnull().mean(self.bands.dim), "part of the pixels that counted", "1")
 
 
 def _chosen(conventions: Sequence[str]) -> list[Convention]:
