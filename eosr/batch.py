@@ -22,9 +22,10 @@ from eosr.batch_manifest import Line, Manifest
 from eosr.batch_plan import BatchConfig, Plan, PlannedScene, plan, readable
 from eosr.batch_report import Report, Status
 from eosr.batch_scene import SceneResult, SceneTask, read_record
+from eosr.durable import put_text
 from eosr.errors import BatchError, OutputError
 from eosr.product_collection import write_collection
-from eosr.write_layout import check_folder, local_path, write_whole
+from eosr.write_layout import check_folder, local_path
 
 __all__ = ["BatchConfig", "Plan", "Report", "Status", "plan", "run"]
 
@@ -359,4 +360,4 @@ def _is_whole(path: Path, size: int) -> bool:
 
 
 def _write_json(path: Path, content: Any) -> None:
-    write_whole(path, json.dumps(content, indent=1) + "\n")
+    put_text(path, json.dumps(content, indent=1) + "\n")

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Final, Literal
 
+from eosr.durable import put
 from eosr.errors import BatchError, OutputError
 from eosr.locks import take
 
@@ -119,9 +120,7 @@ class Manifest:
         part = self.path.with_suffix(".part")
         with part.open("w") as file:
             file.writelines(json.dumps(asdict(line)) + "\n" for line in self._lines.values())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, self.path)
+        put(part, self.path)
 
 
 def read_lines(path: Path) -> list[Line]:

@@ -28,12 +28,13 @@ import xarray as xr
 
 from eosr.batch_plan import BatchConfig, ids_of, open_scene, sharpened
 from eosr.cores import cores
+from eosr.durable import put_text
 from eosr.errors import EosrError
 from eosr.locks import take
 from eosr.memory import keep_freed_memory
 from eosr.radiometry import check_not_empty
 from eosr.write import deliver
-from eosr.write_layout import FULL, write_whole
+from eosr.write_layout import FULL
 
 #: Lies in a scene's folder when the result is whole, and says what it is.
 RECORD: Final = ".eosr-scene.json"
@@ -207,7 +208,7 @@ def _made(task: SceneTask) -> SceneResult:
         store = made.folder / "sharpened.zarr" if made.zarr is None else made.zarr
         bands = {band: (str(store.relative_to(folder)), _pixels(store, band), 0) for band in task.bands}
     result = SceneResult(name=task.name, state="done", bands=bands, item=item)
-    write_whole(task.target / RECORD, json.dumps({"made_of": task.made_of, "result": asdict(result)}))
+    put_text(task.target / RECORD, json.dumps({"made_of": task.made_of, "result": asdict(result)}))
     return result
 
 

@@ -22,6 +22,7 @@ from rasterio.errors import RasterioError
 
 from eosr import __version__
 from eosr.bands import BANDS
+from eosr.durable import put_text
 from eosr.errors import OutputError
 from eosr.radiometry import check_dataset, for_its_times
 from eosr.write_layout import (
@@ -32,7 +33,6 @@ from eosr.write_layout import (
     local_path,
     spectral,
     times_of,
-    write_whole,
 )  # fmt: skip
 
 _EXTENSIONS = {"projection": "v2.0.0", "raster": "v2.0.0", "eo": "v2.0.0", "processing": "v1.2.0"}
@@ -142,7 +142,7 @@ def to_stac_item(
     if zarr is not None:
         href = _relative(local_path(zarr), target.parent)
         item["assets"]["zarr"] = {"href": href, "type": _ZARR_TYPE, "roles": ["data"], "title": "All bands"}
-    write_whole(target, json.dumps(item, indent=2, allow_nan=False) + "\n")
+    put_text(target, json.dumps(item, indent=2, allow_nan=False) + "\n")
     return pystac.Item.from_file(str(target))
 
 

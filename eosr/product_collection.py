@@ -10,7 +10,7 @@ from typing import Any
 
 import pystac
 
-from eosr.write_layout import write_whole
+from eosr.durable import put_text
 
 
 def write_collection(path: Path, items: Sequence[Path], *, id: str | None = None) -> pystac.Collection:
@@ -48,5 +48,5 @@ def write_collection(path: Path, items: Sequence[Path], *, id: str | None = None
         }
         for item in items
     ]  # fmt: skip
-    write_whole(path, json.dumps(told, indent=2) + "\n")
+    put_text(path, json.dumps(told, indent=2) + "\n")
     return collection

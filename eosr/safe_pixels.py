@@ -8,7 +8,6 @@ whole tiles are read and cut into the chunks afterwards.
 
 from __future__ import annotations
 
-import os
 import time
 import uuid
 import zlib
@@ -28,6 +27,7 @@ from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
+from eosr.durable import put
 from eosr.errors import OutputError, SourceError
 from eosr.safe_metadata import Image
 from eosr.stac_engines import GDAL_ENV, read_error
@@ -98,10 +98,10 @@ def read_window(image: Image, source: str, window: Window) -> npt.NDArray[Any]:
     try:
         with rasterio.Env(**_ENV), rasterio.open(source, sharing=False) as file:
             _check(image, source, file)
-            pixels: npt.NDArray[Any] = file.read(window=window)
+            return file.read(window=window).astype(image.dtype, copy=False)
     except (RasterioError, RuntimeError, OSError) as error:
-        raise read_error(source, error) from None
-    return pixels.astype(image.dtype, copy=False)
+        failure = read_error(source, error)
+    raise failure  # not inside `except`: see `eosr.stac_engines.read_twice`
 
 
 def _check(image: Image, source: str, file: Any) -> None:
@@ -150,7 +150,7 @@ def staged(image: Image, folder: Path) -> str:
         folder.mkdir(parents=True, exist_ok=True)
         _remove_dead(folder, target.name)
         _copy(image, part)
-        os.replace(part, target)
+        put(part, target)
     except (RasterioError, OSError) as error:
         raise OutputError(
             f"cannot write {target}: {error}. Free some space, or name a folder that can be written: stage='...'."

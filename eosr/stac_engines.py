@@ -276,16 +276,20 @@ def read_twice(href: str, read: Callable[[str], Read]) -> Read:
     process that a file could not be opened. Both are kept by address. So the second address ends in a fragment, which
     no server is sent and no other read has. GDAL's own way to forget (CPL_VSIL_CURL_NON_CACHED) ended in a deadlock
     with other threads that read the same file (GDAL 3.10.3).
+
+    The error is raised outside ``except``: a worker of dask sends what an error came from along with it, and GDAL's own
+    cannot be sent. It would arrive as a plain ``Exception``.
     """
     try:
         return read(href)
     except _FAILURES as error:
-        if not href.startswith(("http://", "https://")):
-            raise read_error(href, error) from None
-    try:
-        return read(f"/vsicurl/{href}#{next(_NAMES)}")  # rasterio would cut the fragment off a plain address
-    except _FAILURES as error:
-        raise read_error(href, error) from None
+        failure = read_error(href, error)
+    if href.startswith(("http://", "https://")):
+        try:
+            return read(f"/vsicurl/{href}#{next(_NAMES)}")  # rasterio would cut the fragment off a plain address
+        except _FAILURES as error:
+            failure = read_error(href, error)
+    raise failure
 
 
 def read_error(href: str, error: BaseException) -> SourceError:

@@ -19,6 +19,7 @@ import zarr
 from dask.base import get_scheduler, tokenize
 
 from eosr import __version__
+from eosr.durable import settle
 from eosr.errors import GridError, OutputError
 from eosr.grid import with_grid_mappings
 from eosr.radiometry import for_its_times
@@ -145,6 +146,10 @@ def _write_block(*arrays: np.ndarray, part: Path, done: Path, names: tuple[str, 
                 f"block {block_id} of {name} is {array.shape} and its chunk {expected}. Check chunks= of its function."
             )
         target[tuple(map(slice, starts, stops))] = array
+        # A chunk of nodata alone is no file. Of a new file, Linux's file systems bring the name along.
+        chunk = part / name / target.metadata.encode_chunk_key(block_id)
+        if chunk.exists():
+            settle(chunk)
     (done / ".".join(map(str, block_id))).touch()
     return np.ones((1,) * len(block_id), dtype="uint8")
 

@@ -6,7 +6,6 @@ While a run is unfinished, all of it lies in one hidden folder, ``.eosr-<fingerp
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shutil
 import threading
@@ -29,6 +28,7 @@ from rasterio.windows import Window
 from eosr import __version__
 from eosr.bands import QUANTIFICATION
 from eosr.cores import cores
+from eosr.durable import discard, put, put_text
 from eosr.errors import OutputError
 from eosr.grid import with_grid_mappings
 from eosr.radiometry import check_dataset, for_its_times
@@ -141,7 +141,7 @@ def to_cog(
     fingerprint = hashlib.sha256(as_json([fingerprint_of(prepared(ds, layers)), overviews]).encode()).hexdigest()[:12]
     jobs = _jobs(ds, layers, target, prefix)
     work = target / f".eosr-{fingerprint}.part"
-    finished = {job.path for job in jobs if job.path.is_file() and _done(job, work).is_file()}
+    finished = {job.path for job in jobs if _is_finished(job, work)}
     if not overwrite:
         check_absent([job.path for job in jobs if job.path not in finished])
     missing = [job for job in jobs if job.path not in finished]
@@ -167,7 +167,7 @@ def to_cog(
         to_zarr(ds, store, progress=progress)
     with reporting(progress, lambda: sum(job.path in finished for job in jobs), len(jobs), "writing files"):
         _write_all(missing, store, work, overviews, at_a_time, finished)
-    shutil.rmtree(work)
+    discard(work)
     return [job.path for job in jobs]
 
 
@@ -236,11 +236,24 @@ def _bytes(job: _Job) -> int:
 
 
 def _done(job: _Job, work: Path) -> Path:
-    """The file that says that an interrupted run has put a COG in its place.
+    """The file that says which COG an interrupted run has put in its place, or was about to put there.
 
     Nothing of it is in the COG: the same pixels are the same bytes, wherever and whenever they are written.
     """
     return work / f"{job.path.name}.done"
+
+
+def _is_finished(job: _Job, work: Path) -> bool:
+    try:
+        return _done(job, work).read_text() == _mark_of(job.path)
+    except OSError:
+        return False
+
+
+def _mark_of(path: Path) -> str:
+    """What a file keeps when it is renamed, and no other file of its name has."""
+    about = path.stat()
+    return f"{about.st_size} bytes, {about.st_mtime_ns} ns"
 
 
 def _threads() -> int:
@@ -288,8 +301,9 @@ def _write(job: _Job, data: zarr.Array[Any], work: Path, overviews: str, threads
         rasterio.shutil.copy(plain, cog, driver="COG", **options)
         _check(job, sums, cog)
     plain.unlink()
-    os.replace(cog, job.path)
-    _done(job, work).touch()
+    # The mark first: a run killed in between makes the file again, instead of taking its own for somebody else's.
+    put_text(_done(job, work), _mark_of(cog))
+    put(cog, job.path)
 
 
 @dataclass(frozen=True, kw_only=True)

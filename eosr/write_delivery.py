@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, Final, Literal, get_args
 
 import xarray as xr
 
+from eosr.durable import discard, put_text
 from eosr.errors import OutputError
 from eosr.product import to_stac_items
 from eosr.radiometry import check_dataset
@@ -24,7 +24,6 @@ from eosr.write_layout import (
     labels_of,
     layers_of,
     local_path,
-    write_whole,
 )
 from eosr.write_zarr import to_zarr
 
@@ -141,7 +140,7 @@ def _begin(target: Path, request: dict[str, Any], outputs: list[Path], *, overwr
     for leftover in target.glob(".eosr-*.part"):
         # Of a COG run a folder; of a marker that did not fit onto the disk any more a file.
         if leftover.is_dir():
-            shutil.rmtree(leftover)
+            discard(leftover)
         else:
             leftover.unlink()
     # A store that was being written by hand, without a marker, is not ours to go on with.
@@ -171,4 +170,4 @@ def _differences(request: dict[str, Any], other: dict[str, Any]) -> str:
 
 
 def _mark(target: Path, stage: dict[str, Any]) -> None:
-    write_whole(target / _MARKER, json.dumps(stage))
+    put_text(target / _MARKER, json.dumps(stage))

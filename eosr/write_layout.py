@@ -113,13 +113,6 @@ def _layer(ds: xr.Dataset, group: int, names: tuple[str, ...]) -> Layer:
     return Layer(group=group, names=names, shape=shape, crs=crs, transform=transform_of(ds, group))
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file beside its place and put it there whole: whoever is killed, nobody ever reads a part of it."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    os.replace(part, path)
-
-
 def spectral(names: Iterable[Any]) -> list[str]:
     """Names of variables, the bands of Sentinel-2 in spectral order first: a Zarr store does not keep an order."""
     order = {band: index for index, band in enumerate(BANDS)}

@@ -24,6 +24,7 @@ import zarr
 from dask.base import compute
 from zarr.codecs import BloscCodec
 
+from eosr.durable import discard, put_text, settle, settle_all
 from eosr.errors import OutputError
 from eosr.radiometry import check_dataset
 from eosr.write_blocks import Block, blocks_of, fingerprint_of, prepared, reporting, write_blocks
@@ -167,15 +168,19 @@ def _unfinished(files: _Files, fingerprint: dict[str, Any], *, resume: bool | st
             f"{files.part} holds an unfinished run of another input (different: {', '.join(other)}).{told} "
             "Start anew with resume=False, or write elsewhere."
         )
+    # What zarr was writing when it was killed; its chunks are written beside their place and renamed.
+    for leftover in files.part.rglob("*.partial"):
+        leftover.unlink(missing_ok=True)
     return files.done_blocks()
 
 
 def _make_template(ds: xr.Dataset, files: _Files, fingerprint: dict[str, Any]) -> None:
     """Write all metadata and coordinates into ``.init``; its renaming starts the run."""
+    # The pixels before their marks, and all at once: see `discard`.
     for leftover in (files.part, files.init, files.done):
-        shutil.rmtree(leftover, ignore_errors=True)
+        discard(leftover)
     files.done.mkdir()
-    _fingerprint_file(files).write_text(json.dumps(fingerprint))
+    put_text(_fingerprint_file(files), json.dumps(fingerprint))
     codec = BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle")
     template, encoding = ds.copy(), dict[str, dict[str, Any]]()
     for name, band in ds.data_vars.items():
@@ -195,7 +200,9 @@ def _make_template(ds: xr.Dataset, files: _Files, fingerprint: dict[str, Any]) -
         # xarray warns when consolidated metadata are missing, zarr when they are made in v3; nothing depends on them.
         warnings.filterwarnings("ignore", message="Consolidated metadata", category=UserWarning)
         zarr.consolidate_metadata(files.init, zarr_format=3)
+    settle_all(files.init)
     files.init.rename(files.part)
+    settle(files.part.parent)
 
 
 def _verify(ds: xr.Dataset, files: _Files, done: list[Block]) -> None:
@@ -228,6 +235,7 @@ def _finish(files: _Files) -> None:
         shutil.rmtree(files.old, ignore_errors=True)
         files.final.rename(files.old)
     files.part.rename(files.final)
+    settle(files.final.parent)
     shutil.rmtree(files.done, ignore_errors=True)
     shutil.rmtree(files.old, ignore_errors=True)
 

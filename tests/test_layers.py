@@ -19,7 +19,7 @@ LEVELS = {
     "bands": 0, "errors": 0,
     "grid": 1, "radiometry": 1, "degrade": 1, "consistency": 1, "gaps": 1, "patches": 1, "metrics": 1, "baselines": 1,
     "study_figures": 0,
-    "locks": 2, "stac": 2, "write": 2, "nn": 2, "sample": 2, "safe": 2, "sampling": 2, "sen2cor": 2,
+    "durable": 2, "locks": 2, "stac": 2, "write": 2, "nn": 2, "sample": 2, "safe": 2, "sampling": 2, "sen2cor": 2,
     "cores": 2, "cost": 2, "memory": 2,
     "report": 3, "methods": 3, "tiles": 3, "tiling": 3, "superresolve": 3, "evaluate": 3, "exhibits": 3,
     "train": 3, "batch": 3, "demo": 3, "adapt": 3,
@@ -53,9 +53,9 @@ SAME_LEVEL = {
     "tiling": {"methods", "tiles"},
     "tiles": {"methods"},
     "sen2cor": {"locks"},  # one run at a time on a product
-    "safe": {"stac"},  # a product is opened as the item it would be
+    "safe": {"stac", "durable"},  # a product is opened as the item it would be; staged files are whole or not there
     "cost": {"write"},  # the progress bar
-    "write": {"cores"},  # as many files at a time
+    "write": {"cores", "durable"},  # as many files at a time; on the disk before they have a name
     "evaluate": {"superresolve", "methods", "tiling"},  # it scores what superresolve makes of what was chosen
     "exhibits": {"superresolve", "evaluate", "methods", "report"},  # it shows what evaluate scores
     "batch": {"superresolve"},  # it makes of many scenes what superresolve makes of one

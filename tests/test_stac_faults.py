@@ -5,10 +5,13 @@ import re
 import numpy as np
 import pytest
 from affine import Affine
+from batches import cluster
 from conftest import EPSG, LEFT, TOP, write_cog, write_scene
 from rasterio.shutil import copy as copy_raster
+from safe_product import write_safe
 
 from eosr.errors import SourceError
+from eosr.safe import open_safe
 from eosr.stac import open_stac
 from eosr.stac_engines import read_error
 
@@ -53,6 +56,20 @@ def test_local_file_that_is_missing_or_cut_is_an_error(tmp_path, engine):
     (scene.folder / "B04.tif").write_text("<Error>AccessDenied</Error>")
     with pytest.raises(SourceError, match=r"cannot read .*B04.tif"):
         ds["B04"].compute()
+
+
+def test_a_worker_of_a_cluster_raises_the_same_error(tmp_path, range_server, written):
+    (scene := write_scene(tmp_path / "scene", size=60)).folder.joinpath("B05.tif").unlink()
+    product, _ = write_safe(tmp_path, size=36)
+    damaged = next(product.glob("**/*_B05_20m.jp2"))
+    item = written.item(base=f"{range_server.url}/403")
+    opened = [open_stac(one, engine=engine, bands=["B05"]) for one in (scene.item(), item) for engine in ENGINES]
+    opened.append(open_safe(product, bands=["B05"]))
+    damaged.write_bytes(damaged.read_bytes()[:400])
+    with cluster(1):
+        for ds in opened:
+            with pytest.raises(SourceError, match=r"cannot read .*B05"):
+                ds.compute()
 
 
 @pytest.mark.parametrize("engine", ENGINES)

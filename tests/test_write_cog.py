@@ -20,6 +20,7 @@ from rio_cogeo.cogeo import cog_info, cog_validate
 from test_write_zarr import scene, tiny_disk  # noqa: F401
 
 import eosr.write_cog
+from eosr.durable import put
 from eosr.errors import OutputError
 from eosr.write_cog import to_cog
 from eosr.write_zarr import to_zarr
@@ -191,6 +192,37 @@ def test_a_killed_run_goes_on_and_touches_no_finished_file(tmp_path):
     assert names(folder) == sorted(path.name for path in paths)
     assert {path: path.stat().st_mtime_ns for path in finished} == finished
     assert_all_same(paths, ds)
+
+
+def test_a_kill_right_after_a_file_got_its_name_loses_nothing(tmp_path, monkeypatch):
+    def put_and_die(part, path):
+        put(part, path)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as killed, dask.config.set(num_workers=1):
+        killed.setattr("eosr.write_cog.put", put_and_die)
+        with pytest.raises(KeyboardInterrupt):
+            to_cog(scene(), tmp_path / "cog")
+    (finished,) = (tmp_path / "cog").glob("*.tif")
+    made = finished.stat().st_mtime_ns
+    assert_all_same(to_cog(scene(), tmp_path / "cog"), scene())
+    assert finished.stat().st_mtime_ns == made
+
+
+def test_a_kill_while_the_pixels_are_deleted_leaves_no_half_of_them_to_go_on_with(tmp_path, monkeypatch):
+    def delete_some_and_die(folder, **options):
+        for chunk in sorted(path for path in folder.rglob("*") if path.is_file())[::2]:
+            chunk.unlink()
+        if folder.exists():
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as killed:
+        killed.setattr("shutil.rmtree", delete_some_and_die)
+        with pytest.raises(KeyboardInterrupt):
+            to_cog(scene(), tmp_path / "cog")
+    paths = to_cog(scene(), tmp_path / "cog", overwrite=True)
+    assert_all_same(paths, scene())
+    assert names(tmp_path / "cog") == sorted(path.name for path in paths)
 
 
 def test_a_disk_that_fills_up_leaves_no_file_that_looks_finished(tmp_path, tiny_disk, monkeypatch):  # noqa: F811

@@ -23,6 +23,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from eosr.durable import put_text, settle, settle_all
 from eosr.errors import EosrError, OutputError, TrainingError
 from eosr.locks import take
 from eosr.train.prepare_config import PrepareConfig
@@ -32,7 +33,6 @@ from eosr.train.prepare_sources import find_scenes
 from eosr.train.state import differences
 from eosr.train.store import SceneRecord
 from eosr.train.store_shards import FORMAT, write_attributes
-from eosr.write_layout import write_whole
 
 #: Called with (patches looked at, patches in all).
 Progress = Callable[[int, int], None]
@@ -122,6 +122,7 @@ def _write_scenes(
             folder = work / "store" / job.kind / f"{job.number:05d}"
             folder.parent.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(folder, ignore_errors=True)
+            settle_all(work / "writing")
             os.replace(work / "writing", folder)
             # The record last: it is the sign that the folder is whole.
             _write_json(told, asdict(record))
@@ -153,6 +154,7 @@ def _finish(work: Path, path: Path, told: dict[str, Any], records: dict[str, lis
     rests = [[kind, one["checksum"], one["level"]] for kind, several in plain.items() for one in several]
     checksum = hashlib.sha256(json.dumps([FORMAT, told["patch"], told["margin"], rests]).encode()).hexdigest()
     write_attributes(work / "store", {"format": FORMAT, "settings": told, **plain, "checksum": checksum})
+    settle(*(work / "store").glob("zarr.json"), *(work / "store").glob("*/zarr.json"))
     os.replace(work / "store", path)
     shutil.rmtree(work)
 
@@ -182,4 +184,4 @@ def _named(where: str, names: set[str]) -> str:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    write_whole(path, json.dumps(content, indent=1, sort_keys=True))
+    put_text(path, json.dumps(content, indent=1, sort_keys=True))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import os
 import pickle
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import torch
 
+from eosr.durable import put
 from eosr.errors import TrainingError
 from eosr.train.settings import TrainConfig
 
@@ -26,10 +26,7 @@ def save_state(path: Path, config: TrainConfig, ranks: int, content: dict[str, A
     part = path.with_suffix(".part")
     try:
         torch.save({"config": repr(asdict(config)), "ranks": ranks, **content}, part)
-        # The content on disk before the name: a machine that loses power must not keep the name alone.
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(part, path)
+        put(part, path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
         raise TrainingError(
             f"the state {path} of step {content['step']} cannot be written: {str(error).splitlines()[0]}. "

@@ -1,0 +1,65 @@
+"""What outlives the machine: the content of a file is on its disk before a name, a mark or a record says so.
+
+A process that is killed loses nothing that it wrote. A machine that dies loses what its system still held in memory:
+often the content of a file whose name is on the disk already, so that it is empty afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+
+def settle(*paths: Path) -> None:
+    """Return when the content of files is on their disk, and of folders the names in them.
+
+    Raises
+    ------
+    OSError
+        If a file cannot be written after all: a network file system may say only now that it is full.
+    """
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        except OSError:
+            # Not every file system knows it for folders, and those order names by themselves.
+            if not path.is_dir():
+                raise
+        finally:
+            os.close(descriptor)
+
+
+def settle_all(folder: Path) -> None:
+    """The same for a folder and everything below."""
+    settle(*folder.rglob("*"), folder)
+
+
+def put(part: Path, path: Path) -> None:
+    """Give a complete file its name, replacing what bears it: whoever reads it reads the old or the new one, whole."""
+    settle(part)
+    os.replace(part, path)
+    settle(path.parent)
+
+
+def put_text(path: Path, text: str) -> None:
+    """Write a file beside its place and `put` it there: nobody ever reads a part of it."""
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_text(text)
+        put(part, path)
+    except OSError:
+        with suppress(OSError):
+            part.unlink()
+        raise
+
+
+def discard(folder: Path) -> None:
+    """Delete a folder under another name: a run that is killed meanwhile leaves no part that looks like the whole."""
+    gone = folder.with_name(folder.name + ".gone")
+    shutil.rmtree(gone, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, gone)
+        shutil.rmtree(gone, ignore_errors=True)
