@@ -16,16 +16,20 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+
 from eosr import __version__
 from eosr.batch_crew import Crew
 from eosr.batch_manifest import Line, Manifest
 from eosr.batch_plan import BatchConfig, Plan, PlannedScene, plan, readable
 from eosr.batch_report import Report, Status
-from eosr.batch_scene import SceneResult, SceneTask, read_record
+from eosr.batch_scene import SceneResult, SceneTask, is_whole, read_record
 from eosr.durable import put_text
 from eosr.errors import BatchError, OutputError
 from eosr.product_collection import write_collection
+from eosr.write_cog import room_beside
 from eosr.write_layout import check_folder, local_path
+from eosr.write_zarr import COMPRESSED
 
 __all__ = ["BatchConfig", "Plan", "Report", "Status", "plan", "run"]
 
@@ -36,6 +40,9 @@ LARGE: Final = 100e9
 _LOOK: Final = 0.25
 #: How often a scene may lose its worker, besides its own attempts: workers end with their jobs.
 _LOST: Final = 10
+#: How often another process may be found at work on a scene, and the longest pause between [s]: half an hour in all.
+#: The process of a worker whose node has lost its network ends when the node notices.
+_BUSY, _PAUSE = 120, 15.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +54,7 @@ class _Rules:
     threads: int
     scene_timeout: float
     worker_timeout: float
+    verify: bool
     keep: Callable[[int], object]
     progress: Callable[[Status], object]
 
@@ -58,6 +66,8 @@ class _Work:
     scene: PlannedScene
     attempts: int = 0
     lost: int = 0
+    #: How often another process was found at work on it.
+    busy: int = 0
     #: Clock [s] before which it is not tried again.
     not_before: float = 0.0
     error: str = ""
@@ -75,6 +85,7 @@ def run(
     scene_timeout: float = 0.0,
     worker_timeout: float = 600.0,
     large: bool = False,
+    verify: bool = False,
     keep: Callable[[int], object] | None = None,
     progress: Callable[[Status], object] | None = None,
 ) -> Report:
@@ -104,6 +115,9 @@ def run(
         Longest time without any worker [s].
     large : bool
         Begin also where the plan takes more than 100 GB.
+    verify : bool
+        Of what is there already, compare the SHA-256 of every COG with the record (of a Zarr store that is beside them,
+        its files and bytes), not only the sizes; what differs is made again. It takes as long as reading it all.
     keep : callable, optional
         Called several times a second with the number of scenes that are left; sees to the workers.
     progress : callable, optional
@@ -134,7 +148,7 @@ def run(
     _check_same(folder / SETTINGS, told)
     rules = _Rules(
         attempts=attempts, backoff=backoff, threads=threads, scene_timeout=scene_timeout, worker_timeout=worker_timeout,
-        keep=keep or (lambda left: None), progress=progress or (lambda status: None),
+        verify=verify, keep=keep or (lambda left: None), progress=progress or (lambda status: None),
     )  # fmt: skip
     batch = _Batch(planned, folder, settings, rules)
     with Manifest(folder).open() as manifest:
@@ -185,9 +199,11 @@ class _Batch:
         lines = {line.band: line for line in manifest.lines(scene.name)}
         if any(band not in lines or lines[band].state != "done" for band in scene.bands):
             return None
-        if not all(_is_whole(self.folder / lines[band].path, lines[band].size) for band in scene.bands):
+        task = self._task(scene)
+        found = read_record(task.target, task.made_of)
+        if found is None or any(lines[band].checksum != found.bands[band][1] for band in scene.bands):
             return None
-        return read_record((task := self._task(scene)).target, task.made_of)
+        return found if is_whole(task, found, sums=self.rules.verify) else None
 
     def _task(self, scene: PlannedScene) -> SceneTask:
         return SceneTask(
@@ -249,12 +265,15 @@ class _Batch:
                 f"no room is left for {self.folder}. Make some, and type the same command again; it goes on where it "
                 "stopped."
             )
-        elif result.state in ("lost", "busy"):
+        elif result.state == "lost":
             work.lost += 1
-            pause = 0.0 if result.state == "lost" else 2.0
+            pause = 0.0
+        elif result.state == "busy":
+            work.busy += 1
+            pause = min(_PAUSE, 2.0**work.busy)
         else:
             work.attempts += 1
-        if work.attempts >= self.rules.attempts or work.lost > _LOST:
+        if work.attempts >= self.rules.attempts or work.lost > _LOST or work.busy > _BUSY:
             self.failed[work.scene.name] = result.error
             manifest.record(self._lines(work, "failed", worker=worker, seconds=result.seconds))
             self._tell(crew, f"{work.scene.name}: set aside after {work.attempts + work.lost} tries: {result.error}")
@@ -343,7 +362,10 @@ def _check_same(file: Path, told: Mapping[str, Any]) -> None:
 
 
 def _check_room(folder: Path, batch: _Batch) -> None:
-    needed = sum(work.scene.size for work in batch.waiting)
+    # The last scene needs more for a moment; each of several that are made at once would.
+    scenes = [work.scene for work in batch.waiting]
+    beside = max((_beside(scene, batch.config) for scene in scenes), default=0)
+    needed = sum(scene.size for scene in scenes) + beside
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise BatchError(
@@ -352,11 +374,13 @@ def _check_room(folder: Path, batch: _Batch) -> None:
         )
 
 
-def _is_whole(path: Path, size: int) -> bool:
-    try:
-        return path.is_dir() if size == 0 else path.stat().st_size == size
-    except OSError:
-        return False
+def _beside(scene: PlannedScene, config: BatchConfig) -> int:
+    """Bytes that a scene takes while its files are made, besides these."""
+    if config.format == "zarr":
+        return 0
+    raw = scene.rows * scene.columns * np.dtype(config.dtype).itemsize
+    # COGs alone are made from a store that goes when they are there.
+    return int(room_beside([raw]) + (COMPRESSED * raw * len(scene.bands) if config.format == "cog" else 0))
 
 
 def _write_json(path: Path, content: Any) -> None:

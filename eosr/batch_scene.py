@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,16 +35,34 @@ from eosr.locks import take
 from eosr.memory import keep_freed_memory
 from eosr.radiometry import check_not_empty
 from eosr.write import deliver
-from eosr.write_layout import FULL
+from eosr.write_delivery import STORE
+from eosr.write_layout import FULL, is_full
 
 #: Lies in a scene's folder when the result is whole, and says what it is.
 RECORD: Final = ".eosr-scene.json"
+#: What changes in an item when ESA processes its image again, and keeps its id at some sources.
+_PROCESSING: Final = (
+    "s2:processing_baseline", "processing:version", "s2:generation_time", "s2:product_uri", "sentinel:product_id",
+)  # fmt: skip
 #: Lies in a scene's folder while a process is at work there.
 _LOCK: Final = ".eosr-scene.lock"
 #: Most tiles in a network at a time; each takes about a gigabyte.
 _NETWORKS: Final = 4
-#: Seconds between two looks whether the worker is still there.
-_LOOK: Final = 1.0
+#: What the process of a scene starts with. It looks every second whether its worker is still there, from the first
+#: moment on: to import eosr takes seconds, in which the worker may be gone, and then nobody would ever end it.
+_START: Final = """
+import os, runpy, sys, threading, time
+
+def watch():
+    while os.getppid() == int(sys.argv[1]):
+        time.sleep(1)
+    os._exit(1)
+
+threading.Thread(target=watch, daemon=True).start()
+runpy.run_module("eosr.batch_scene", run_name="__main__", alter_sys=True)
+"""
+#: Free bytes below which a disk counts as full.
+_FOR_WORDS: Final = 100_000
 #: Name of the variable that tells a process where its answer goes.
 _ANSWER: Final = "EOSR_BATCH_ANSWER"
 
@@ -71,7 +90,8 @@ class SceneTask:
     @property
     def made_of(self) -> dict[str, Any]:
         """What decides the pixels of the result, besides the settings of the batch."""
-        return {"items": ids_of(self.items), "bands": list(self.bands)}
+        facts = [[str(item.get("properties", {}).get(key, "")) for key in _PROCESSING] for item in self.items]
+        return {"items": ids_of(self.items), "bands": list(self.bands), "processing": sorted(facts)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +105,8 @@ class SceneResult:
     bands: Mapping[str, tuple[str, str, int]] = field(default_factory=dict)
     #: STAC item, relative to the folder of the batch.
     item: str = ""
+    #: Files of the Zarr store in the folder of the scene, and their bytes; none where there is no store.
+    store: tuple[int, int] = (0, 0)
     seconds: float = 0.0
     #: Peak of the process's memory [byte], and its CPU time [s].
     memory: int = 0
@@ -105,9 +127,11 @@ def run_scene(task: SceneTask) -> SceneResult:
     answer = Path(task.folder) / "logs" / f".{task.name}.{os.getpid()}.{threading.get_ident()}.json"
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
+        if _is_taken(task.target / _LOCK):
+            return _busy(task)
         with log.open("a") as written:
             running = subprocess.Popen(
-                [sys.executable, "-m", "eosr.batch_scene"], stdin=subprocess.PIPE, stdout=written, stderr=written,
+                [sys.executable, "-c", _START, str(os.getpid())], stdin=subprocess.PIPE, stdout=written, stderr=written,
                 env=os.environ | {_ANSWER: str(answer)} | _limits(task), text=True,
             )  # fmt: skip
             try:
@@ -155,7 +179,9 @@ def _answered(answer: Path, task: SceneTask, began: float, status: int, log: Pat
         # What eosr does not expect: its traceback ends with the error.
         said = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
         why = f"its process ended with status {status}: {said[-1] if said else 'no words'}"
-    return _failed(task, began, f"{why}; see {log}")
+    failed = _failed(task, began, f"{why}; see {log}")
+    # Where not even words find room, a process cannot say that there is none.
+    return replace(failed, state="full") if shutil.disk_usage(log.parent).free < _FOR_WORDS else failed
 
 
 def make_scene(task: SceneTask) -> SceneResult:
@@ -171,12 +197,12 @@ def make_scene(task: SceneTask) -> SceneResult:
         task.target.mkdir(parents=True, exist_ok=True)
         with _alone(task.target) as alone:
             if not alone:
-                return SceneResult(name=task.name, state="busy", error="another process is at work on it")
+                return _busy(task)
             result = _made(task)
     except (EosrError, OSError) as error:
-        if not (isinstance(error, EosrError) or _is_full(error)):
+        if not (isinstance(error, EosrError) or is_full(error)):
             raise
-        result = SceneResult(name=task.name, state="full" if _is_full(error) else "failed", error=str(error))
+        result = SceneResult(name=task.name, state="full" if is_full(error) else "failed", error=str(error))
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return replace(
         result, seconds=round(time.monotonic() - began, 2), memory=usage.ru_maxrss * 1024,
@@ -187,7 +213,7 @@ def make_scene(task: SceneTask) -> SceneResult:
 def _made(task: SceneTask) -> SceneResult:
     config, folder = task.config, Path(task.folder)
     earlier = read_record(task.target, task.made_of)
-    if earlier is not None and _is_as_recorded(folder, earlier):
+    if earlier is not None and is_whole(task, earlier, sums=True):
         return earlier  # a driver was killed before it could write it down
     (task.target / RECORD).unlink(missing_ok=True)
     ds = open_scene(task.items, config)
@@ -207,7 +233,7 @@ def _made(task: SceneTask) -> SceneResult:
     else:
         store = made.folder / "sharpened.zarr" if made.zarr is None else made.zarr
         bands = {band: (str(store.relative_to(folder)), _pixels(store, band), 0) for band in task.bands}
-    result = SceneResult(name=task.name, state="done", bands=bands, item=item)
+    result = SceneResult(name=task.name, state="done", bands=bands, item=item, store=_files_of(task.target / STORE))
     put_text(task.target / RECORD, json.dumps({"made_of": task.made_of, "result": asdict(result)}))
     return result
 
@@ -221,16 +247,40 @@ def read_record(target: Path, made_of: Mapping[str, Any]) -> SceneResult | None:
         return None
 
 
-def _is_as_recorded(folder: Path, result: SceneResult) -> bool:
-    """Whether the files are those that were summed up; stores are made again, as reading them takes as long."""
+def is_whole(task: SceneTask, result: SceneResult, *, sums: bool) -> bool:
+    """Whether all files of a result are there, with the sizes that were recorded.
+
+    Parameters
+    ----------
+    task : SceneTask
+    result : SceneResult
+        What `read_record` found.
+    sums : bool
+        Compare the SHA-256 of every COG too, or of the pixels where there is a store alone.
+    """
+    folder, store = Path(task.folder), task.target / STORE
     try:
-        return all(size and checksum_of(folder / path) == checksum for path, checksum, size in result.bands.values())
-    except OSError:
+        if result.item:
+            json.loads((folder / result.item).read_text())
+        whole = _files_of(store) == result.store
+        for band, (path, checksum, size) in result.bands.items():
+            whole = whole and (not size or (folder / path).stat().st_size == size)
+            if whole and sums:
+                whole = (checksum_of(folder / path) if size else _pixels(store, band)) == checksum
+    except (OSError, ValueError, KeyError):
         return False
+    return whole
+
+
+def _files_of(store: Path) -> tuple[int, int]:
+    """How many files a store has, and their bytes."""
+    sizes = [path.stat().st_size for path in store.rglob("*") if path.is_file()]
+    return len(sizes), sum(sizes)
 
 
 def _result(told: dict[str, Any]) -> SceneResult:
-    return SceneResult(**told | {"bands": {band: tuple(facts) for band, facts in told["bands"].items()}})
+    bands = {band: tuple(facts) for band, facts in told["bands"].items()}
+    return SceneResult(**told | {"bands": bands, "store": tuple(told["store"])})
 
 
 def checksum_of(path: Path) -> str:
@@ -252,14 +302,17 @@ def _pixels(store: Path, band: str) -> str:
     return total.hexdigest()
 
 
-def _is_full(error: BaseException) -> bool:
-    """Whether an error, or what led to it, says that there is no room."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, OSError) and seen.errno in FULL:
-            return True
-        seen = seen.__cause__ or seen.__context__
-    return "No space left" in str(error)
+def _busy(task: SceneTask) -> SceneResult:
+    return SceneResult(name=task.name, state="busy", error="another process is at work on it")
+
+
+def _is_taken(lock: Path) -> bool:
+    """Whether a process has a lock now; asked before one is started that could only find it out."""
+    try:
+        with lock.open("r+") as file:
+            return not take(file)
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager
@@ -273,17 +326,9 @@ def _alone(folder: Path) -> Iterator[bool]:
             (folder / _LOCK).unlink()
 
 
-def _end_with(parent: int) -> None:
-    """End this process when its worker is gone."""
-    while os.getppid() == parent:
-        time.sleep(_LOOK)
-    os._exit(1)
-
-
 def main() -> int:
     """Make the scene that standard input tells; write the answer to the file that the environment names."""
     keep_freed_memory()
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     told = json.load(sys.stdin)
     settings: dict[str, Any] = {k: tuple(one) if isinstance(one, list) else one for k, one in told["config"].items()}
     config = BatchConfig(**settings)

@@ -56,6 +56,10 @@ class OutputError(EosrError, OSError):
     """An output cannot be written, or is already there."""
 
 
+class NoRoomError(OutputError):
+    """There is no room for an output, on a disk or in a quota."""
+
+
 class TrainingError(EosrError, ValueError):
     """A training configuration or its data cannot work."""
 

@@ -9,7 +9,7 @@ import hashlib
 import re
 import shutil
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,18 +29,19 @@ from eosr import __version__
 from eosr.bands import QUANTIFICATION
 from eosr.cores import cores
 from eosr.durable import discard, put, put_text
-from eosr.errors import OutputError
+from eosr.errors import NoRoomError, OutputError
 from eosr.grid import with_grid_mappings
 from eosr.radiometry import check_dataset, for_its_times
 from eosr.write_blocks import fingerprint_of, prepared, reporting
 from eosr.write_layout import (
-    FULL,
     Layer,
     Progress,
     as_json,
     attrs_at,
     check_absent,
     check_folder,
+    has_room,
+    is_full,
     jsonable,
     labels_of,
     layers_of,
@@ -153,10 +154,7 @@ def to_cog(
     at_a_time = -(-len(raw) // rounds) or 1
 
     def needed() -> int:
-        # At worst a file that is being made lies there three times: plain, its overviews apart, and as a COG that
-        # compresses badly.
-        beside = (1 + WITH_OVERVIEWS) * sum(sorted(raw)[-at_a_time:])
-        return int(COMPRESSED * sum(raw) * WITH_OVERVIEWS + temporary + beside)
+        return int(COMPRESSED * sum(raw) * WITH_OVERVIEWS + temporary + room_beside(raw, at_a_time))
 
     check_folder(target, 0)
     while at_a_time > 1 and needed() > shutil.disk_usage(target).free:
@@ -169,6 +167,14 @@ def to_cog(
         _write_all(missing, store, work, overviews, at_a_time, finished)
     discard(work)
     return [job.path for job in jobs]
+
+
+def room_beside(raw: Sequence[int], at_a_time: int = 1) -> float:
+    """Bytes that files take while they are made: at worst each lies there plain, its overviews apart, and as a COG.
+
+    ``raw`` holds the bytes of the pixels of each file; what the finished files take is not in it.
+    """
+    return (1 + WITH_OVERVIEWS) * sum(sorted(raw)[-at_a_time:])
 
 
 def _opened(source: xr.Dataset | str | Path) -> xr.Dataset:
@@ -351,7 +357,7 @@ def _check(job: _Job, sums: list[_Sum], path: Path) -> None:
     with rasterio.open(path) as file:
         for one in sums:
             if _Sum.of(one.window, file.read(1, window=one.window)) != one:
-                raise OutputError(
+                raise (OutputError if has_room(path.parent, _bytes(job)) else NoRoomError)(
                     f"{job.path.name} does not read back as it was written (row {one.window.row_off} on), so it was "
                     "not put in its place. Check the free space of the disk and call to_cog again."
                 )
@@ -364,8 +370,9 @@ def _failures_told(job: _Job) -> Iterator[None]:
     except OutputError:
         raise
     except (OSError, RasterioError) as error:
-        full = isinstance(error, OSError) and error.errno in FULL
+        # GDAL tells the number of the system's error to nobody.
+        full = is_full(error) or not has_room(job.path.parent, _bytes(job))
         cause = "the disk is full" if full else str(error) or type(error).__name__
-        raise OutputError(
+        raise (NoRoomError if full else OutputError)(
             f"{job.path} could not be written: {cause}. Finished files are kept; free some space and call to_cog again."
         ) from error

@@ -21,7 +21,7 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
 from eosr.bands import BANDS
-from eosr.errors import GridError, OutputError
+from eosr.errors import GridError, NoRoomError, OutputError
 from eosr.grid import transform_of, with_grid_mappings
 from eosr.radiometry import PER_TIME, for_its_times, listed
 
@@ -237,10 +237,32 @@ def check_folder(folder: Path, needed: int) -> None:
         ) from error
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise OutputError(
+        raise NoRoomError(
             f"{folder} has {free / 1e6:,.1f} MB free, and about {needed / 1e6:,.1f} MB are needed. "
             "Free some space, or write to another disk."
         )
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an error, or what led to it, says that there is no room."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, NoRoomError) or (isinstance(seen, OSError) and seen.errno in FULL):
+            return True
+        if any(os.strerror(number) in str(seen) for number in FULL):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+def has_room(folder: Path, size: int) -> bool:
+    """Whether one more file of ``size`` bytes finds room: on the disk, in the quota, below the limit of the process."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        return error.errno not in FULL
+    return True
 
 
 def check_absent(paths: Sequence[Path]) -> None:

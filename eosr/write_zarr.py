@@ -25,7 +25,7 @@ from dask.base import compute
 from zarr.codecs import BloscCodec
 
 from eosr.durable import discard, put_text, settle, settle_all
-from eosr.errors import OutputError
+from eosr.errors import NoRoomError, OutputError
 from eosr.radiometry import check_dataset
 from eosr.write_blocks import Block, blocks_of, fingerprint_of, prepared, reporting, write_blocks
 from eosr.write_layout import FULL, Progress, check_absent, check_folder, layers_of, local_path, times_of
@@ -247,7 +247,7 @@ def _full_disk_told(files: _Files, total: int) -> Iterator[None]:
     except OSError as error:
         if isinstance(error, OutputError) or error.errno not in FULL:
             raise
-        raise OutputError(
+        raise NoRoomError(
             f"{os.strerror(error.errno or errno.ENOSPC)} after {len(files.done_blocks())} of {total} blocks, which are "
             f"kept in {files.part}. Free some space and call to_zarr again to go on, or delete it."
         ) from error
