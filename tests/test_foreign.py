@@ -34,14 +34,15 @@ def same_pixels(ds, expected):
     assert eosr.grid.crs_of(ds) == eosr.grid.crs_of(expected)
 
 
-def odc_load(item, bands, resolution, **options):
+def odc_load(item, bands, resolution, epsg=32632, **options):
     odc = pytest.importorskip("odc.stac")
     from pystac import Item
 
     plain = json.loads(json.dumps(item))
     plain["stac_extensions"] = ["https://stac-extensions.github.io/projection/v1.1.0/schema.json"]
-    plain["properties"]["proj:epsg"] = 32632
-    return odc.load([Item.from_dict(plain)], bands=bands, resolution=resolution, crs="EPSG:32632", chunks={}, **options)
+    plain["properties"].setdefault("proj:epsg", 32632)
+    given = {"crs": f"EPSG:{epsg}", "chunks": {}, **options}
+    return odc.load([Item.from_dict(plain)], bands=bands, resolution=resolution, **given)
 
 
 def stacked(item, bands=ALL, resolution=10, **options):
@@ -110,6 +111,33 @@ def test_60_m_pixels_of_the_south_begin_where_those_of_its_tiles_do(tmp_path):
     fine = opened[1].isel(band=0, drop=True).reindex_like(opened[0].isel(band=0), method="nearest", tolerance=30)
     ds = eosr.from_xarray(opened[0], fine, **L2A)
     np.testing.assert_array_equal(ds.B01.values, scene.pixels["B01"])
+
+
+def test_odc_stac_puts_60_m_pixels_of_the_south_where_its_tiles_do_with_an_anchor_only(tmp_path):
+    scene = write_scene(tmp_path, left=600000, top=6200020, epsg=32755, size=180)
+    item = scene.item(ident="S2A_55HFA_20230601_0_L2A")
+    ten, twenty = odc_load(item, list(BANDS_10M), 10, 32755), odc_load(item, ["B05", "B11"], 20, 32755)
+    with pytest.raises(GridError, match=r"B01 starts at y=6200010.* resampled\. .* anchor=odc\.geo\.xy_\(0, 2 / 3\)\."):
+        eosr.from_xarray(ten, twenty, odc_load(item, ["B01", "B09"], 60, 32755), **L2A)
+    sixty = odc_load(item, ["B01", "B09"], 60, 32755, anchor=pytest.importorskip("odc.geo").xy_(0, 2 / 3))
+    ds = eosr.from_xarray(ten, twenty, sixty, **L2A)
+    xr.testing.assert_equal(ds, eosr.open_stac([item], bands=list(ds.data_vars)).transpose(*ds.dims))
+
+
+def test_60_m_bands_on_two_grids_are_refused():
+    def plane(gsd, left, top):
+        side = 960 // gsd
+        x, y = left + gsd * (np.arange(side) + 0.5), top - gsd * (np.arange(side) + 0.5)
+        return xr.DataArray(np.ones((side, side), "uint16"), {"y": y, "x": x}, ("y", "x"))
+
+    bands = {"B02": plane(10, 600000, 5000040), "B01": plane(60, 600000, 5000040), "B09": plane(60, 600020, 5000020)}
+    with pytest.raises(GridError, match=r"B09 starts at x=600050, neither centre nor corner .*: it was resampled"):
+        eosr.from_xarray(*(image.rename(name) for name, image in bands.items()), crs=32632, **L2A)
+
+
+def test_another_projection_than_utm_is_refused(item):
+    with pytest.raises(GridError, match=r"in EPSG:3857, so they were resampled: .* in UTM\. .* crs='EPSG:32632'"):
+        eosr.from_xarray(odc_load(item, ALL, 10, 3857), **L2A)
 
 
 def test_nothing_is_computed(item):

@@ -1,0 +1,207 @@
+"""Which bands a foreign cube holds, and where on the grid of Sentinel-2 their pixels lie: by its coordinates alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+from pyproj import CRS
+from pyproj.exceptions import CRSError
+
+from eosr.bands import BANDS
+from eosr.errors import BandError, GridError
+from eosr.grid import TOLERANCE
+from eosr.items import band_of
+
+#: Names of dimensions that hold bands: stackstac and cubo, rioxarray, others.
+_BAND_DIMS: Final = ("band", "bands", "variable")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """One band as it came."""
+
+    name: str
+    #: (time, y, x) or (y, x), y falling.
+    image: xr.DataArray
+    #: Side of its pixels, left and top edge [m].
+    step: int
+    left: float
+    top: float
+
+    @property
+    def right(self) -> float:
+        """Right edge [m]."""
+        return self.left + self.step * self.image.sizes["x"]
+
+    @property
+    def bottom(self) -> float:
+        """Bottom edge [m]."""
+        return self.top - self.step * self.image.sizes["y"]
+
+
+def layers_of(sources: Sequence[Any], projection: CRS) -> list[Layer]:
+    """Bands of all sources in spectral order, with the edges of their pixels.
+
+    Raises
+    ------
+    BandError
+        If there is no band, or one twice.
+    GridError
+        If pixels lie off the grid of Sentinel-2, or are larger than those of their band.
+    """
+    y0 = _false_northing(projection)
+    found: dict[str, Layer] = {}
+    seen: list[str] = []
+    for source in sources:
+        for key, image in split(source):
+            seen.append(key)
+            name = band_of(key, {})
+            if name is None:
+                continue
+            if name in found:
+                raise BandError(f"{name} is there twice. Leave it out of one: ds.drop_vars({key!r}).")
+            found[name] = _layer(name, image, y0)
+    if not found:
+        raise BandError(f"no band of Sentinel-2 among {seen or 'nothing'}. Name them B02, B05 ...: ds.rename(...).")
+    return [found[name] for name in BANDS if name in found]
+
+
+def split(source: Any) -> Iterator[tuple[str, xr.DataArray]]:
+    """Arrays without a dimension for bands, and the names they go by."""
+    if isinstance(source, xr.Dataset):
+        for name, image in source.data_vars.items():
+            axis = next((dim for dim in _BAND_DIMS if dim in image.dims), None)
+            if band_of(str(name), {}) is None and axis is not None and image.sizes[axis] > 1:
+                yield from split(image)
+            else:
+                yield str(name), image if axis is None else image.squeeze(axis, drop=True)
+        return
+    axis = next((dim for dim in _BAND_DIMS if dim in source.dims), None)
+    if axis is None:
+        yield str(source.name), source
+    elif (axis in source.coords and source.sizes[axis] > 1) or band_of(str(source.name), {}) is None:
+        for index, key in enumerate(source[axis].values):
+            yield str(key), source.isel({axis: index}, drop=True)
+    else:
+        yield str(source.name), source.squeeze(axis, drop=True)
+
+
+def _layer(name: str, image: xr.DataArray, y0: float) -> Layer:
+    rest = [dim for dim in image.dims if dim not in ("time", "y", "x")]
+    if rest or not {"y", "x"} <= set(image.dims):
+        raise GridError(f"{name} has dimensions {image.dims}; time, y and x are known. Rename or select: ds.isel(...).")
+    image = image.transpose(*(dim for dim in ("time", "y", "x") if dim in image.dims))
+    for axis in ("y", "x"):
+        if axis not in image.coords or image.sizes[axis] < 2:
+            raise GridError(f"{name} has no coordinate {axis} of two pixels or more. Open a larger window.")
+    if image.y[0] < image.y[-1]:
+        image = image.isel(y=slice(None, None, -1))
+    steps = [float(image.x[1] - image.x[0]), float(image.y[0] - image.y[1])]
+    step, native = round(steps[0]), BANDS[name].gsd
+    if not np.allclose(steps, step, rtol=0, atol=TOLERANCE) or step not in (10, native) or native % step:
+        raise GridError(
+            f"{name} has pixels of {steps[0]:g} by {steps[1]:g} m; its own are {native} m. Load it on those (or on "
+            "10 m by nearest neighbour), in the UTM zone of its tile."
+        )
+    left, top = _edge(name, "x", float(image.x[0]), step, 0), _edge(name, "y", float(image.y[0]), step, y0)
+    return Layer(name=name, image=image, step=step, left=left, top=top)
+
+
+def _edge(name: str, axis: str, first: float, step: int, origin: float) -> float:
+    """Edge of the first pixel, from its centre or its corner; pixels of every size are counted from the origin."""
+    for edge in (first, first - step / 2 if axis == "x" else first + step / 2):
+        number = (edge - origin) / step
+        if abs(number - round(number)) < TOLERANCE:
+            return origin + round(number) * step
+    # odc-stac counts from 0, and 10 000 km are no multiple of 60 m.
+    south = "; in the south with odc-stac: anchor=odc.geo.xy_(0, 2 / 3)" if origin and step == 60 else ""
+    raise GridError(
+        f"{name} starts at {axis}={first:.10g}, neither centre nor corner of a pixel of Sentinel-2: it was resampled. "
+        f"Load it on the pixels of its file, in the UTM zone of its tile{south}."
+    )
+
+
+def _false_northing(projection: CRS) -> float:
+    """Northing that tiles are counted from [m]: 0, or 10 000 km in the southern hemisphere."""
+    operation = projection.coordinate_operation
+    if operation is None or operation.method_name != "Transverse Mercator":
+        raise GridError(
+            f"the sources are in {projection.to_string()}, so they were resampled: Sentinel-2 is measured in UTM. Load "
+            "them in the UTM zone of their tile, e.g. crs='EPSG:32632'."
+        )
+    return next((float(one.value) for one in operation.params if one.name == "False northing"), 0.0)
+
+
+def projection_of(sources: Sequence[Any], crs: Any) -> CRS:
+    """Coordinate reference system that was given, or that all sources state.
+
+    Raises
+    ------
+    GridError
+        If none is stated, it is unknown, or two differ.
+    """
+    found = [crs] if crs is not None else [one for source in sources for one in _stated_crs(source)]
+    if not found:
+        raise GridError("nothing tells the coordinate reference system. Say it, e.g. crs='EPSG:32632'.")
+    try:
+        known = [CRS.from_user_input(one) for one in found]
+    except CRSError as error:
+        raise GridError(
+            f"{found[0]!r} is no coordinate reference system pyproj knows. Say crs='EPSG:32632'."
+        ) from error
+    if any(one != known[0] for one in known):
+        raise GridError(f"the sources are in {sorted({one.to_string() for one in known})}. Load them in one.")
+    return known[0]
+
+
+def _stated_crs(source: Any) -> Iterator[Any]:
+    for name, coord in source.coords.items():
+        if "crs_wkt" in coord.attrs:
+            yield coord.attrs["crs_wkt"]
+        elif name in ("epsg", "proj:epsg", "proj:code") and coord.size:
+            yield from {int(str(one).removeprefix("EPSG:")) for one in np.ravel(coord.values)}
+    for name in ("crs", "epsg"):
+        if source.attrs.get(name):
+            yield source.attrs[name]
+
+
+def common_window(layers: Sequence[Layer], projection: CRS) -> tuple[float, float, float, float]:
+    """Whole coarsest pixels that all bands have: left, bottom, right, top [m].
+
+    Raises
+    ------
+    GridError
+        If there are none.
+    """
+    coarse = max(BANDS[layer.name].gsd for layer in layers)
+    y0 = _false_northing(projection)
+    left = math.ceil(max(layer.left for layer in layers) / coarse) * coarse
+    right = math.floor(min(layer.right for layer in layers) / coarse) * coarse
+    bottom = y0 + math.ceil((max(layer.bottom for layer in layers) - y0) / coarse) * coarse
+    top = y0 + math.floor((min(layer.top for layer in layers) - y0) / coarse) * coarse
+    if left >= right or bottom >= top:
+        raise GridError(f"the bands have no whole pixel of {coarse} m in common. Load all of them for one window.")
+    return left, bottom, right, top
+
+
+def times_of(layers: Sequence[Layer]) -> npt.NDArray[Any] | None:
+    """Times of all bands, or None where they have no dimension of time.
+
+    Raises
+    ------
+    GridError
+        If bands differ.
+    """
+    first = layers[0]
+    for layer in layers:
+        if ("time" in layer.image.dims) != ("time" in first.image.dims) or (
+            "time" in layer.image.dims and not np.array_equal(layer.image.time.values, first.image.time.values)
+        ):
+            raise GridError(f"{layer.name} has other times than {first.name}. Load them with one search.")
+    return np.asarray(first.image.time.values) if "time" in first.image.dims else None
