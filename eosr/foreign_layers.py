@@ -102,7 +102,7 @@ def _layer(name: str, image: xr.DataArray, y0: float) -> Layer:
             raise GridError(f"{name} has no coordinate {axis} of two pixels or more. Open a larger window.")
     if image.y[0] < image.y[-1]:
         image = image.isel(y=slice(None, None, -1))
-    steps = [float(image.x[1] - image.x[0]), float(image.y[0] - image.y[1])]
+    steps = [_spacing(name, image, "x"), -_spacing(name, image, "y")]
     step, native = round(steps[0]), BANDS[name].gsd
     if not np.allclose(steps, step, rtol=0, atol=TOLERANCE) or step not in (10, native) or native % step:
         raise GridError(
@@ -111,6 +111,20 @@ def _layer(name: str, image: xr.DataArray, y0: float) -> Layer:
         )
     left, top = _edge(name, "x", float(image.x[0]), step, 0), _edge(name, "y", float(image.y[0]), step, y0)
     return Layer(name=name, image=image, step=step, left=left, top=top)
+
+
+def _spacing(name: str, image: xr.DataArray, axis: str) -> float:
+    """Distance from pixel to pixel, the same between all of them [m]."""
+    values = image[axis].values
+    if values.dtype.kind not in "iuf":
+        raise GridError(f"coordinate {axis} of {name} holds {values[0]!r} instead of metres. Give numbers.")
+    steps = np.diff(values.astype(np.float64))
+    if not np.ptp(steps) <= TOLERANCE * abs(steps[0]):
+        raise GridError(
+            f"coordinate {axis} of {name} is not equally spaced ({steps.min():g} to {steps.max():g}). "
+            "Do not drop rows or columns."
+        )
+    return float(steps.mean())
 
 
 def _edge(name: str, axis: str, first: float, step: int, origin: float) -> float:

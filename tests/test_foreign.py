@@ -164,6 +164,14 @@ def shifted(item):
     return cube.assign_coords(x=cube.x + 2.5)
 
 
+def with_a_gap(item):
+    return stacked(item).isel(x=[column for column in range(96) if column not in (20, 21)])
+
+
+def with_a_row_twice(item):
+    return stacked(item).isel(y=[0, 1, 1, 2, 3])
+
+
 def twice(item):
     cube = stacked(item, ["B02", "B05"])
     return xr.concat([cube, cube], "band")
@@ -174,6 +182,8 @@ def twice(item):
     [
         (shifted, L2A, GridError, r"starts at x=\d+\.5, neither centre nor corner of a pixel of Sentinel-2: it was re"),
         (lambda item: stacked(item, resolution=20), L2A, GridError, r"B02 has pixels of 20 by 20 m; its own are 10 m"),
+        (with_a_gap, L2A, GridError, r"coordinate x of B02 is not equally spaced \(10 to 30\)\. Do not drop rows or col"),
+        (with_a_row_twice, L2A, GridError, r"coordinate y of B02 is not equally spaced \(-10 to -?0\)"),
         (twice, L2A, BandError, r"B02 is there twice\. Leave it out of one"),
         (stacked, {"level": "L3", "offset": 0}, RadiometryError, r"level='L3' is unknown\. Say it: level='L2A'"),
         (stacked, {"level": "L2A"}, RadiometryError, r"nothing tells the radiometric offset"),
