@@ -63,8 +63,8 @@ def from_xarray(
     Notes
     -----
     - Coordinates may be centres (odc-stac, rioxarray) or upper left corners (stackstac and cubo by default): on the
-      grid of Sentinel-2 only one of the two can be. That of 60 m pixels counts from the equator: in the south, from a
-      northing of 10 000 000 m, which is no multiple of 60 m.
+      grid of Sentinel-2 only one of the two can be, and all bands must agree.
+    - That grid counts from the equator: in the south from a northing of 10 000 000 m, which is no multiple of 60 m.
     - A 20 m or 60 m band on smaller pixels is brought back to its own: every pixel of it must be there as a block of
       equal ones, as nearest neighbour leaves it.
     - All are cut to the whole 60 m pixels (without 60 m bands: 20 m) that they have in common.

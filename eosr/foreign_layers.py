@@ -29,6 +29,8 @@ class Layer:
     name: str
     #: (time, y, x) or (y, x), y falling.
     image: xr.DataArray
+    #: What its coordinates are of pixels: "centres" or "corners".
+    of: str
     #: Side of its pixels, left and top edge [m].
     step: int
     left: float
@@ -69,7 +71,14 @@ def layers_of(sources: Sequence[Any], projection: CRS) -> list[Layer]:
             found[name] = _layer(name, image, y0)
     if not found:
         raise BandError(f"no band of Sentinel-2 among {seen or 'nothing'}. Name them B02, B05 ...: ds.rename(...).")
-    return [found[name] for name in BANDS if name in found]
+    layers = [found[name] for name in BANDS if name in found]
+    for layer in layers:
+        if layer.of != layers[0].of:
+            raise GridError(
+                f"on the grid of Sentinel-2 the coordinates of {layers[0].name} are {layers[0].of} of pixels, those of "
+                f"{layer.name} {layer.of}: one was resampled. Load all bands one way, on the pixels of their files."
+            )
+    return layers
 
 
 def split(source: Any) -> Iterator[tuple[str, xr.DataArray]]:
@@ -109,8 +118,14 @@ def _layer(name: str, image: xr.DataArray, y0: float) -> Layer:
             f"{name} has pixels of {steps[0]:g} by {steps[1]:g} m; its own are {native} m. Load it on those (or on "
             "10 m by nearest neighbour), in the UTM zone of its tile."
         )
-    left, top = _edge(name, "x", float(image.x[0]), step, 0), _edge(name, "y", float(image.y[0]), step, y0)
-    return Layer(name=name, image=image, step=step, left=left, top=top)
+    of, left = _edge(name, "x", float(image.x[0]), step, 0)
+    of_rows, top = _edge(name, "y", float(image.y[0]), step, y0)
+    if of != of_rows:
+        raise GridError(
+            f"on the grid of Sentinel-2 the coordinates of {name} are {of} of pixels along x, {of_rows} along y: it "
+            "was resampled. Load it on the pixels of its file."
+        )
+    return Layer(name=name, image=image, of=of, step=step, left=left, top=top)
 
 
 def _spacing(name: str, image: xr.DataArray, axis: str) -> float:
@@ -127,12 +142,12 @@ def _spacing(name: str, image: xr.DataArray, axis: str) -> float:
     return float(steps.mean())
 
 
-def _edge(name: str, axis: str, first: float, step: int, origin: float) -> float:
-    """Edge of the first pixel, from its centre or its corner; pixels of every size are counted from the origin."""
-    for edge in (first, first - step / 2 if axis == "x" else first + step / 2):
+def _edge(name: str, axis: str, first: float, step: int, origin: float) -> tuple[str, float]:
+    """What the coordinate is of the first pixel, and its edge; pixels of every size are counted from the origin."""
+    for of, edge in (("corners", first), ("centres", first - step / 2 if axis == "x" else first + step / 2)):
         number = (edge - origin) / step
         if abs(number - round(number)) < TOLERANCE:
-            return origin + round(number) * step
+            return of, origin + round(number) * step
     # odc-stac counts from 0, and 10 000 km are no multiple of 60 m.
     south = "; in the south with odc-stac: anchor=odc.geo.xy_(0, 2 / 3)" if origin and step == 60 else ""
     raise GridError(
