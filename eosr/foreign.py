@@ -25,6 +25,7 @@ def from_xarray(
     level: str | None = None,
     offset: int | Sequence[int] | None = None,
     crs: Any = None,
+    nodata: float | None = None,
     **attrs: Any,
 ) -> xr.Dataset:
     """Multi-resolution Dataset from arrays with plain ``y`` and ``x``, lazily.
@@ -42,6 +43,9 @@ def from_xarray(
         ``radiometric_offset``.
     crs : anything pyproj reads, optional
         Default: ``spatial_ref``, or what stackstac and cubo note as ``epsg``.
+    nodata : float, optional
+        What stands for no measurement in the sources, beside NaN. Default: what they declare as ``nodata``,
+        ``_FillValue`` or ``missing_value``, else 0. In the result it is 0.
     **attrs
         Further attributes, e.g. ``platform="sentinel-2b"``.
 
@@ -58,7 +62,7 @@ def from_xarray(
         If pixels lie off the grid of Sentinel-2, or are larger than those of their band; if the CRS is no UTM zone.
         When computed: if a band was brought to 10 m by another way than nearest neighbour.
     RadiometryError
-        If level or offset cannot be told. When computed: if pixels are no digital numbers.
+        If level, offset or nodata cannot be told. When computed: if pixels are no digital numbers.
 
     Notes
     -----
@@ -89,13 +93,13 @@ def from_xarray(
     stated_offset = _offset(known.get("radiometric_offset") if offset is None else offset)
     projection = projection_of(sources, crs)
     layers = layers_of(sources, projection)
-    left, bottom, right, top = common_window(layers, projection)
+    window = common_window(layers, projection)
     times = times_of(layers)
-    bands = {layer.name: native(layer, left, bottom, right, top) for layer in layers}
+    bands = {layer.name: native(layer, window, nodata) for layer in layers}
     told = {key: known[key] for key in ("platform", "processing_baseline", "tile", "item_ids") if key in known}
     stated = {"radiometric_offset": stated_offset, "offset_policy": "from_xarray", "offset_source": "stated"}
     return from_arrays(
-        bands, transform=(10, 0, left, 0, -10, top), crs=projection, level=stated_level, time=times,
+        bands, transform=(10, 0, window[0], 0, -10, window[3]), crs=projection, level=stated_level, time=times,
         **{**stated, **told, **attrs},
     )  # fmt: skip
 

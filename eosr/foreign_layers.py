@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -29,6 +29,8 @@ class Layer:
     name: str
     #: (time, y, x) or (y, x), y falling.
     image: xr.DataArray
+    #: Attributes of the source that holds it.
+    around: Mapping[str, Any]
     #: What its coordinates are of pixels: "centres" or "corners".
     of: str
     #: Side of its pixels, left and top edge [m].
@@ -68,7 +70,7 @@ def layers_of(sources: Sequence[Any], projection: CRS) -> list[Layer]:
                 continue
             if name in found:
                 raise BandError(f"{name} is there twice. Leave it out of one: ds.drop_vars({key!r}).")
-            found[name] = _layer(name, image, y0)
+            found[name] = _layer(name, image, source.attrs, y0)
     if not found:
         raise BandError(f"no band of Sentinel-2 among {seen or 'nothing'}. Name them B02, B05 ...: ds.rename(...).")
     layers = [found[name] for name in BANDS if name in found]
@@ -101,7 +103,7 @@ def split(source: Any) -> Iterator[tuple[str, xr.DataArray]]:
         yield str(source.name), source.squeeze(axis, drop=True)
 
 
-def _layer(name: str, image: xr.DataArray, y0: float) -> Layer:
+def _layer(name: str, image: xr.DataArray, around: Mapping[str, Any], y0: float) -> Layer:
     rest = [dim for dim in image.dims if dim not in ("time", "y", "x")]
     if rest or not {"y", "x"} <= set(image.dims):
         raise GridError(f"{name} has dimensions {image.dims}; time, y and x are known. Rename or select: ds.isel(...).")
@@ -125,7 +127,7 @@ def _layer(name: str, image: xr.DataArray, y0: float) -> Layer:
             f"on the grid of Sentinel-2 the coordinates of {name} are {of} of pixels along x, {of_rows} along y: it "
             "was resampled. Load it on the pixels of its file."
         )
-    return Layer(name=name, image=image, of=of, step=step, left=left, top=top)
+    return Layer(name=name, image=image, around=around, of=of, step=step, left=left, top=top)
 
 
 def _spacing(name: str, image: xr.DataArray, axis: str) -> float:
