@@ -6,10 +6,10 @@ be seen in the pixels (whole numbers, blocks of equal pixels) is checked in ever
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Final
 
-import numpy as np
 import xarray as xr
 
 from eosr.bands import LEVELS
@@ -18,12 +18,22 @@ from eosr.foreign_layers import common_window, layers_of, projection_of, times_o
 from eosr.foreign_pixels import native
 from eosr.grid import from_arrays
 from eosr.items import band_of
+from eosr.radiometry import listed, offset_of
+
+#: Attributes taken over from the sources.
+_TOLD: Final = ("platform", "processing_baseline", "tile", "item_ids")
+#: What may be given by name and is easily misspelt.
+_WORDS: Final = ("level", "offset", "crs", "nodata", "platform", "processing_baseline", "item_ids")
+#: Arguments and attributes of `from_arrays` that follow from the sources.
+_OWN: Final = (
+    "bands", "transform", "time", "times", "gsd", "quantity", "radiometric_offset", "offset_policy", "offset_source",
+)  # fmt: skip
 
 
 def from_xarray(
     *sources: xr.Dataset | xr.DataArray,
     level: str | None = None,
-    offset: int | Sequence[int] | None = None,
+    offset: str | float | Sequence[float] | None = None,
     crs: Any = None,
     nodata: float | None = None,
     **attrs: Any,
@@ -37,17 +47,18 @@ def from_xarray(
         of a dimension ``band``, named ``B05``, ``B05_20m``, ``rededge1`` ... Whatever is no band is left out.
     level : str, optional
         ``"L1C"`` or ``"L2A"``. Default: the attribute ``level``.
-    offset : int or sequence of int, optional
+    offset : "auto", "none", int or sequence of int, optional
         What is added to the digital numbers to get 10000 x reflectance, one or one per time: -1000 from processing
-        baseline 04.00 on, 0 before, and where the source has taken it out already [DN]. Default: the attribute
-        ``radiometric_offset``.
+        baseline 04.00 on, 0 or ``"none"`` before, and where the source has taken it out already [DN]. Default and
+        ``"auto"``: the attribute ``radiometric_offset``.
     crs : anything pyproj reads, optional
         Default: ``spatial_ref``, or what stackstac and cubo note as ``epsg``.
     nodata : float, optional
         What stands for no measurement in the sources, beside NaN. Default: what they declare as ``nodata``,
         ``_FillValue`` or ``missing_value``, else 0. In the result it is 0.
     **attrs
-        Further attributes, e.g. ``platform="sentinel-2b"``.
+        Further attributes, e.g. ``platform="sentinel-2b"``. Default of ``platform``, ``processing_baseline``, ``tile``
+        and ``item_ids``: what the sources say.
 
     Returns
     -------
@@ -62,7 +73,8 @@ def from_xarray(
         If pixels lie off the grid of Sentinel-2, or are larger than those of their band; if the CRS is no UTM zone.
         When computed: if a band was brought to 10 m by another way than nearest neighbour.
     RadiometryError
-        If level, offset or nodata cannot be told. When computed: if pixels are no digital numbers.
+        If level, offset or nodata cannot be told, or sources contradict each other; if an attribute is a misspelt
+        argument. When computed: if pixels are no digital numbers.
 
     Notes
     -----
@@ -88,15 +100,18 @@ def from_xarray(
                 f"from_xarray takes Datasets and DataArrays, not {type(source).__name__}. For plain arrays use "
                 "eosr.grid.from_arrays."
             )
-    known = {key: value for source in sources for key, value in source.attrs.items()}
-    stated_level = _level(known.get("level") if level is None else level)
-    stated_offset = _offset(known.get("radiometric_offset") if offset is None else offset)
+    _check_words(attrs)
+    stated_level = _level(_said(sources, "level", "level", _level) if level is None else level)
+    if offset is None or (isinstance(offset, str) and offset == "auto"):
+        offset = _said(sources, "radiometric_offset", "offset", _offset)
+    stated_offset = _offset(offset)
     projection = projection_of(sources, crs)
     layers = layers_of(sources, projection)
     window = common_window(layers, projection)
     times = times_of(layers)
     bands = {layer.name: native(layer, window, nodata) for layer in layers}
-    told = {key: known[key] for key in ("platform", "processing_baseline", "tile", "item_ids") if key in known}
+    told = {key: _said(sources, key, key, listed) for key in _TOLD if key not in attrs}
+    told = {key: listed(value) if key == "item_ids" else value for key, value in told.items() if value is not None}
     stated = {"radiometric_offset": stated_offset, "offset_policy": "from_xarray", "offset_source": "stated"}
     return from_arrays(
         bands, transform=(10, 0, window[0], 0, -10, window[3]), crs=projection, level=stated_level, time=times,
@@ -127,6 +142,32 @@ def _offset(offset: Any) -> int | list[int]:
             "nothing tells the radiometric offset. Say it: offset=-1000 for processing baselines from 04.00 on, "
             "offset=0 before, or where the source has taken it out; or ds.attrs['radiometric_offset'] = -1000."
         )
-    several = not isinstance(offset, int | np.integer)
-    numbers = [int(one) for one in (offset if several else [offset])]
-    return numbers if several and len(set(numbers)) > 1 else numbers[0]
+    numbers = [offset_of("", policy=one, where="the cube").value for one in listed(offset)]
+    if not numbers:
+        raise RadiometryError(f"offset={offset!r} holds no number. Give one, or one per time: offset=-1000.")
+    return numbers if len({*numbers}) > 1 else numbers[0]
+
+
+def _said(sources: Sequence[Any], key: str, argument: str, read: Callable[[Any], Any]) -> Any:
+    """What the sources say in one attribute, or None; ``read`` tells whether two of them say the same."""
+    said = [source.attrs[key] for source in sources if listed(source.attrs.get(key)) not in ([], [""], [None])]
+    for one in said:
+        if read(one) != read(said[0]):
+            raise RadiometryError(
+                f"the sources contradict each other: {key} is {said[0]!r} and {one!r}. Say which holds for all: "
+                f"{argument}=..., or load them with one search."
+            )
+    return said[0] if said else None
+
+
+def _check_words(attrs: Iterable[str]) -> None:
+    """No attribute may stand for something else: a misspelt argument, or what `from_arrays` is told here."""
+    for key in attrs:
+        if key in _OWN:
+            raise RadiometryError(
+                f"{key}= is no attribute to give: from_xarray sets it itself, from the sources and from level=, "
+                "offset=, crs= and nodata=."
+            )
+        near = difflib.get_close_matches(key.lower(), _WORDS, n=1, cutoff=0.85)
+        if near and near[0] != key:
+            raise RadiometryError(f"from_xarray has no argument {key}. Did you mean {near[0]}=?")
