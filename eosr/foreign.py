@@ -7,14 +7,15 @@ be seen in the pixels (whole numbers, blocks of equal pixels) is checked in ever
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
+import numpy as np
 import xarray as xr
 
 from eosr.bands import LEVELS
 from eosr.errors import BandError, GridError, RadiometryError
-from eosr.foreign_layers import common_window, layers_of, projection_of, times_of
+from eosr.foreign_layers import common_window, layers_of, projection_of, split, times_of
 from eosr.foreign_pixels import native
 from eosr.grid import from_arrays
 from eosr.items import band_of
@@ -84,6 +85,7 @@ def from_xarray(
     - A 20 m or 60 m band on smaller pixels is brought back to its own: every pixel of it must be there as a block of
       equal ones, as nearest neighbour leaves it.
     - All are cut to the whole 60 m pixels (without 60 m bands: 20 m) that they have in common.
+    - Times must be dates, the same in all bands. One date without a dimension, as ``.isel(time=0)`` leaves it, is kept.
     - Floats must be whole numbers; NaN is nodata. Reflectance is not turned back.
 
     Examples
@@ -109,24 +111,29 @@ def from_xarray(
     layers = layers_of(sources, projection)
     window = common_window(layers, projection)
     times = times_of(layers)
+    if isinstance(stated_offset, list) and (times is None or len(stated_offset) != times.size):
+        raise RadiometryError(
+            f"offset holds {len(stated_offset)} numbers for {'no' if times is None else times.size} times. Give one "
+            "number, or one per time."
+        )
     bands = {layer.name: native(layer, window, nodata) for layer in layers}
+    alone = times is not None and times.ndim == 0
+    if alone:  # one image with its date: like the first of a series
+        bands = {name: image[None] for name, image in bands.items()}
     told = {key: _said(sources, key, key, listed) for key in _TOLD if key not in attrs}
     told = {key: listed(value) if key == "item_ids" else value for key, value in told.items() if value is not None}
     stated = {"radiometric_offset": stated_offset, "offset_policy": "from_xarray", "offset_source": "stated"}
-    return from_arrays(
-        bands, transform=(10, 0, window[0], 0, -10, window[3]), crs=projection, level=stated_level, time=times,
-        **{**stated, **told, **attrs},
+    ds = from_arrays(
+        bands, transform=(10, 0, window[0], 0, -10, window[3]), crs=projection, level=stated_level,
+        time=None if times is None else np.atleast_1d(times), **{**stated, **told, **attrs},
     )  # fmt: skip
+    return ds.isel(time=0) if alone else ds
 
 
 def adopted(ds: xr.Dataset) -> xr.Dataset:
     """A Dataset with plain ``y`` and ``x`` that holds bands, through `from_xarray`; any other as it is."""
-    plain = isinstance(ds, xr.Dataset) and {"y", "x"} <= set(ds.dims) and any(_names(ds))
-    return from_xarray(ds) if plain else ds
-
-
-def _names(ds: xr.Dataset) -> Iterator[str]:
-    return (str(name) for name in ds.data_vars if band_of(str(name), {}))
+    plain = isinstance(ds, xr.Dataset) and {"y", "x"} <= set(ds.dims)
+    return from_xarray(ds) if plain and any(band_of(key, {}) for key, _ in split(ds)) else ds
 
 
 def _level(level: Any) -> str:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import xarray as xr
 from pyproj import CRS
 from pyproj.exceptions import CRSError
@@ -83,24 +86,30 @@ def layers_of(sources: Sequence[Any], projection: CRS) -> list[Layer]:
     return layers
 
 
-def split(source: Any) -> Iterator[tuple[str, xr.DataArray]]:
-    """Arrays without a dimension for bands, and the names they go by."""
+def split(source: xr.Dataset | xr.DataArray) -> Iterator[tuple[str, xr.DataArray]]:
+    """Arrays without a dimension for bands, and the names they go by: of bands, or of whatever else is there.
+
+    Raises
+    ------
+    BandError
+        If an array with the name of one band holds several.
+    """
     if isinstance(source, xr.Dataset):
-        for name, image in source.data_vars.items():
-            axis = next((dim for dim in _BAND_DIMS if dim in image.dims), None)
-            if band_of(str(name), {}) is None and axis is not None and image.sizes[axis] > 1:
-                yield from split(image)
-            else:
-                yield str(name), image if axis is None else image.squeeze(axis, drop=True)
+        for image in source.data_vars.values():
+            yield from split(image)
         return
-    axis = next((dim for dim in _BAND_DIMS if dim in source.dims), None)
+    name, axis = str(source.name), next((dim for dim in _BAND_DIMS if dim in source.dims), None)
     if axis is None:
-        yield str(source.name), source
-    elif (axis in source.coords and source.sizes[axis] > 1) or band_of(str(source.name), {}) is None:
-        for index, key in enumerate(source[axis].values):
-            yield str(key), source.isel({axis: index}, drop=True)
+        yield name, source
+        return
+    keys = [str(key) for key in source[axis].values]
+    if band_of(name, {}) is None or (len(keys) > 1 and any(band_of(key, {}) for key in keys)):
+        for index, key in enumerate(keys):
+            yield key, source.isel({axis: index}, drop=True)
+    elif len(keys) == 1:
+        yield name, source.squeeze(axis, drop=True)
     else:
-        yield str(source.name), source.squeeze(axis, drop=True)
+        raise BandError(f"{name} has {len(keys)} images along {axis}. Select one: ds.isel({axis}=0).")
 
 
 def _layer(name: str, image: xr.DataArray, around: Mapping[str, Any], y0: float) -> Layer:
@@ -221,18 +230,36 @@ def common_window(layers: Sequence[Layer], projection: CRS) -> tuple[float, floa
     return left, bottom, right, top
 
 
-def times_of(layers: Sequence[Layer]) -> npt.NDArray[Any] | None:
-    """Times of all bands, or None where they have no dimension of time.
+def times_of(layers: Sequence[Layer]) -> npt.NDArray[np.datetime64] | None:
+    """Times of all bands, shape (times,), or () where they have a date but no dimension of it; None without dates.
 
     Raises
     ------
     GridError
-        If bands differ.
+        If bands differ, or times are no dates.
     """
-    first = layers[0]
+    first: tuple[str, npt.NDArray[np.datetime64]] | None = None
     for layer in layers:
-        if ("time" in layer.image.dims) != ("time" in first.image.dims) or (
-            "time" in layer.image.dims and not np.array_equal(layer.image.time.values, first.image.time.values)
-        ):
-            raise GridError(f"{layer.name} has other times than {first.name}. Load them with one search.")
-    return np.asarray(first.image.time.values) if "time" in first.image.dims else None
+        if ("time" in layer.image.dims) != ("time" in layers[0].image.dims):
+            raise GridError(f"{layer.name} has other times than {layers[0].name}. Load them with one search.")
+        if "time" in layer.image.coords or "time" in layer.image.dims:
+            dates = _dates(layer)
+            first = first or (layer.name, dates)
+            if not np.array_equal(dates, first[1]):
+                raise GridError(f"{layer.name} has other times than {first[0]}. Load them with one search.")
+    return first[1] if first else None
+
+
+def _dates(layer: Layer) -> npt.NDArray[np.datetime64]:
+    # Without a coordinate these are 0, 1 ..., and numbers would be taken for nanoseconds since 1970.
+    values = np.asarray(layer.image["time"].values)
+    flat = np.ravel(values).tolist() if values.dtype.kind != "M" else list(np.ravel(values))
+    if all(isinstance(one, str | datetime | np.datetime64) for one in flat):
+        with suppress(ValueError):
+            dates = pd.to_datetime(flat, utc=True, format="ISO8601").tz_localize(None)
+            if not dates.isna().any():
+                return np.asarray(dates.values, "datetime64[ns]").reshape(values.shape)
+    raise GridError(
+        f"times of {layer.name} are no dates: {', '.join(map(str, flat[:3]))}. Give dates, e.g. "
+        "ds.assign_coords(time=['2023-06-01']), or take one image without: ds.isel(time=0, drop=True)."
+    )

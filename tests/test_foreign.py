@@ -1,6 +1,7 @@
 """`eosr.from_xarray`: what odc-stac, stackstac, cubo and rioxarray open is what `open_stac` opens, or is refused."""
 
 import json
+from datetime import datetime
 
 import numpy as np
 import pytest
@@ -294,6 +295,74 @@ def test_words_that_mean_something_else_are_refused(words, said):
     with pytest.raises(RadiometryError, match=said):
         eosr.from_xarray(*band, crs=32632, **L2A, **words)
     assert eosr.from_xarray(*band, crs=32632, **L2A, title="mine").attrs["title"] == "mine"
+
+
+def dated(*times, dim=True):
+    bands = (image.expand_dims("time") if dim else image for image in named(B02=plane(10), B05=plane(20)))
+    return [image.assign_coords(time=list(times) if dim else times[0]) for image in bands]
+
+
+@pytest.mark.parametrize(
+    "time", ["2023-06-01T10:15:00Z", datetime(2023, 6, 1, 10, 15), np.datetime64("2023-06-01T10:15")]
+)
+def test_dates_may_be_text(time):
+    ds = eosr.from_xarray(*dated(time), crs=32632, **L2A)
+    assert ds.time.values == np.array(["2023-06-01T10:15"], "datetime64[ns]")
+
+
+def test_one_image_of_a_series_keeps_its_date(item, expected):
+    ds = eosr.from_xarray(odc_load(item, ALL, 10).isel(time=0), **L2A, item_ids=["a"])
+    right = expected.isel(time=0)
+    assert ds.time.values == right.time.values
+    assert (ds.attrs["times"], ds.attrs["item_times"]) == (right.attrs["times"], right.attrs["item_times"])
+    assert ds.B05.dims == ("y20", "x20")
+    np.testing.assert_array_equal(ds.B05.values, right.B05.values)
+    undated = named(B05=ds.B05.rename(y20="y", x20="x").drop_vars(["time", "spatial_ref20"]))
+    ten = odc_load(item, list(BANDS_10M), 10).isel(time=0)
+    assert eosr.from_xarray(ten, *undated, **L2A).time.values == right.time.values
+
+
+@pytest.mark.parametrize(
+    ("sources", "said"),
+    [
+        (
+            [plane(10).rename("B02").expand_dims(time=2)],
+            r"times of B02 are no dates: 0, 1\. Give dates, e\.g\. ds\.assign_coo",
+        ),
+        (dated(7), r"times of B02 are no dates: 7\."),
+        (dated(7, dim=False), r"times of B02 are no dates: 7\. .* ds\.isel\(time=0, drop=True\)"),
+        (dated("June"), r"times of B02 are no dates: June\."),
+        (dated(np.datetime64("NaT", "ns")), r"times of B02 are no dates: NaT\."),
+        ([dated("2023-06-01", dim=False)[0], dated("2023-06-02", dim=False)[1]], r"B05 has other times than B02"),
+        ([dated("2023-06-01")[0], dated("2023-06-01", dim=False)[1]], r"B05 has other times than B02"),
+    ],
+)
+def test_times_that_are_no_dates_or_differ_are_refused(sources, said):
+    with pytest.raises(GridError, match=said):
+        eosr.from_xarray(*sources, crs=32632, **L2A)
+
+
+def test_offsets_are_one_per_time():
+    ten, twenty = dated("2023-06-01", dim=True)
+    with pytest.raises(RadiometryError, match=r"offset holds 2 numbers for 1 times\. Give one number, or one per time"):
+        eosr.from_xarray(ten, twenty, crs=32632, level="L2A", offset=[0, -1000])
+    with pytest.raises(RadiometryError, match=r"offset holds 2 numbers for no times"):
+        eosr.from_xarray(*named(B02=plane(10)), crs=32632, level="L2A", offset=[0, -1000])
+
+
+@pytest.mark.parametrize("bands", [["B02", "B03", "B04", "B08", "B05"], ["B02"]])
+def test_the_accessor_finds_bands_along_a_dimension_as_from_xarray_does(item, bands):
+    cube = stacked(item, bands).to_dataset(name="s2").assign_attrs(level="L2A", radiometric_offset=-1000)
+    assert list(eosr.from_xarray(cube).data_vars) == sorted(bands)
+    xr.testing.assert_equal(cube.s2sr.to_reflectance(), eosr.from_xarray(cube).s2sr.to_reflectance())
+
+
+def test_one_band_with_several_images_is_refused():
+    (band,) = named(B02=plane(10))
+    with pytest.raises(BandError, match=r"B02 has 2 images along band\. Select one: ds\.isel\(band=0\)"):
+        eosr.from_xarray(xr.concat([band, band], "band"), crs=32632, **L2A)
+    with pytest.raises(BandError, match=r"B02 has 2 images along band\. Select one: ds\.isel\(band=0\)"):
+        eosr.from_xarray(xr.concat([band, band], "band").assign_coords(band=[1, 2]).to_dataset(), crs=32632, **L2A)
 
 
 def test_nothing_is_computed(item):
