@@ -121,11 +121,17 @@ def from_xarray(
     if alone:  # one image with its date: like the first of a series
         bands = {name: image[None] for name, image in bands.items()}
     told = {key: _said(sources, key, key, listed) for key in _TOLD if key not in attrs}
-    told = {key: listed(value) if key == "item_ids" else value for key, value in told.items() if value is not None}
-    stated = {"radiometric_offset": stated_offset, "offset_policy": "from_xarray", "offset_source": "stated"}
+    stated: dict[str, Any] = {
+        "radiometric_offset": stated_offset,
+        "offset_policy": "from_xarray",
+        "offset_source": "stated",
+    }
+    stated |= {key: value for key, value in told.items() if value is not None} | attrs
+    if "item_ids" in stated:
+        stated["item_ids"] = listed(stated["item_ids"])
     ds = from_arrays(
         bands, transform=(10, 0, window[0], 0, -10, window[3]), crs=projection, level=stated_level,
-        time=None if times is None else np.atleast_1d(times), **{**stated, **told, **attrs},
+        time=None if times is None else np.atleast_1d(times), **stated,
     )  # fmt: skip
     return ds.isel(time=0) if alone else ds
 
@@ -137,7 +143,7 @@ def adopted(ds: xr.Dataset) -> xr.Dataset:
 
 
 def _level(level: Any) -> str:
-    if level in LEVELS:
+    if isinstance(level, str) and level in LEVELS:
         return str(level)
     told = "nothing tells the processing level" if level is None else f"level={level!r} is unknown"
     raise RadiometryError(f"{told}. Say it: level='L2A' or level='L1C', or ds.attrs['level'] = 'L2A'.")

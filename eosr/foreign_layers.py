@@ -79,9 +79,12 @@ def layers_of(sources: Sequence[Any], projection: CRS) -> list[Layer]:
     layers = [found[name] for name in BANDS if name in found]
     for layer in layers:
         if layer.of != layers[0].of:
+            corners = next(one for one in (layer, layers[0]) if one.of == "corners")
+            half = f"{corners.step / 2:g}"
             raise GridError(
                 f"on the grid of Sentinel-2 the coordinates of {layers[0].name} are {layers[0].of} of pixels, those of "
-                f"{layer.name} {layer.of}: one was resampled. Load all bands one way, on the pixels of their files."
+                f"{layer.name} {layer.of}: one was resampled. Load it on the pixels of its file; if two libraries "
+                f"opened them, turn corners into centres: ds.assign_coords(x=ds.x + {half}, y=ds.y - {half})."
             )
     return layers
 
@@ -189,12 +192,12 @@ def projection_of(sources: Sequence[Any], crs: Any) -> CRS:
     found = [crs] if crs is not None else [one for source in sources for one in _stated_crs(source)]
     if not found:
         raise GridError("nothing tells the coordinate reference system. Say it, e.g. crs='EPSG:32632'.")
-    try:
-        known = [CRS.from_user_input(one) for one in found]
-    except CRSError as error:
-        raise GridError(
-            f"{found[0]!r} is no coordinate reference system pyproj knows. Say crs='EPSG:32632'."
-        ) from error
+    known = []
+    for one in found:
+        try:
+            known.append(CRS.from_user_input(one))
+        except CRSError as error:
+            raise GridError(f"{one!r} is no coordinate reference system pyproj knows. Say crs='EPSG:32632'.") from error
     if any(one != known[0] for one in known):
         raise GridError(f"the sources are in {sorted({one.to_string() for one in known})}. Load them in one.")
     return known[0]
@@ -205,7 +208,7 @@ def _stated_crs(source: Any) -> Iterator[Any]:
         if "crs_wkt" in coord.attrs:
             yield coord.attrs["crs_wkt"]
         elif name in ("epsg", "proj:epsg", "proj:code") and coord.size:
-            yield from {int(str(one).removeprefix("EPSG:")) for one in np.ravel(coord.values)}
+            yield from {f"EPSG:{str(one).removeprefix('EPSG:').removesuffix('.0')}" for one in np.ravel(coord.values)}
     for name in ("crs", "epsg"):
         if source.attrs.get(name):
             yield source.attrs[name]

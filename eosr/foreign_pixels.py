@@ -34,7 +34,7 @@ def native(layer: Layer, window: tuple[float, float, float, float], nodata: Any 
     Raises
     ------
     RadiometryError
-        If nodata is no number, or declared twice. When computed: if pixels are no digital numbers.
+        If nodata is no number or declared twice, or pixels are no numbers. When computed: if they are no digital ones.
     GridError
         When computed: if pixels are not in blocks of equal ones.
     """
@@ -43,6 +43,8 @@ def native(layer: Layer, window: tuple[float, float, float, float], nodata: Any 
     rows = slice(round((layer.top - top) / step), round((layer.top - bottom) / step))
     columns = slice(round((left - layer.left) / step), round((right - layer.left) / step))
     inside = layer.image.isel(y=rows, x=columns).data
+    if inside.dtype.kind not in "iuf":
+        raise RadiometryError(f"{layer.name} holds {inside.dtype}, no digital numbers. Load it as uint16.")
     if not isinstance(inside, da.Array):
         inside = da.from_array(inside, chunks=-1)
     side = _CHUNK // STEPS[step]

@@ -8,8 +8,8 @@ import pytest
 import rioxarray
 import stackstac
 import xarray as xr
-from affine import Affine
-from conftest import write_cog, write_scene
+from conftest import write_scene
+from foreign_cubes import named, plane
 
 import eosr
 from eosr.bands import BANDS_10M, BANDS_20M, BANDS_60M
@@ -126,17 +126,6 @@ def test_odc_stac_puts_60_m_pixels_of_the_south_where_its_tiles_do_with_an_ancho
     xr.testing.assert_equal(ds, eosr.open_stac([item], bands=list(ds.data_vars)).transpose(*ds.dims))
 
 
-def plane(gsd, left=600000, top=5000040):
-    """Ones on 960 m; centres for coordinates."""
-    side = 960 // gsd
-    x, y = left + gsd * (np.arange(side) + 0.5), top - gsd * (np.arange(side) + 0.5)
-    return xr.DataArray(np.ones((side, side), "uint16"), {"y": y, "x": x}, ("y", "x"))
-
-
-def named(**bands):
-    return [image.rename(name) for name, image in bands.items()]
-
-
 def test_60_m_bands_on_two_grids_are_refused():
     bands = named(B02=plane(10), B01=plane(60), B09=plane(60, 600020, 5000020))
     with pytest.raises(GridError, match=r"B09 starts at x=600050, neither centre nor corner .*: it was resampled"):
@@ -145,156 +134,34 @@ def test_60_m_bands_on_two_grids_are_refused():
 
 def test_centres_that_look_like_corners_beside_other_centres_are_refused():
     """A 20 m grid that is off by half a pixel has its centres where corners should be."""
-    with pytest.raises(GridError, match=r"of B02 are centres of pixels, those of B05 corners: one was resampled\."):
+    with pytest.raises(
+        GridError, match=r"of B02 are centres of pixels, those of B05 corners: one was res.*\(x=ds\.x \+ 10, y=ds"
+    ):
         eosr.from_xarray(*named(B02=plane(10), B05=plane(20, 600010, 5000050)), crs=32632, **L2A)
     with pytest.raises(GridError, match=r"of B05 are corners of pixels along x, centres along y: it was resampled\."):
         eosr.from_xarray(*named(B02=plane(10), B05=plane(20, 600010)), crs=32632, **L2A)
 
 
+def test_corners_of_one_library_go_with_centres_of_another_once_they_are_centres_too(item, written, expected):
+    cube = stacked(item, BANDS_10M).isel(time=0)
+    rest = [rioxarray.open_rasterio(written.folder / f"{name}.tif", chunks={}).rename(name) for name in ("B05", "B01")]
+    with pytest.raises(GridError, match=r"of B01 are centres .* B02 corners.*\(x=ds\.x \+ 5, y=ds\.y - 5\)"):
+        eosr.from_xarray(cube, *rest, **L2A)
+    ds = eosr.from_xarray(cube.assign_coords(x=cube.x + 5, y=cube.y - 5), *rest, **L2A)
+    same_pixels(ds, expected[list(ds.data_vars)].isel(time=0))
+
+
+@pytest.mark.parametrize("epsg", [32632, 32632.0, "EPSG:32632"])
+def test_the_crs_may_be_a_coordinate(epsg):
+    (band,) = named(B02=plane(10))
+    assert eosr.grid.crs_of(eosr.from_xarray(band.assign_coords(epsg=epsg), **L2A)).to_epsg() == 32632
+    with pytest.raises(GridError, match=r"'EPSG:nan' is no coordinate reference system pyproj knows"):
+        eosr.from_xarray(band.assign_coords(epsg=np.nan), **L2A)
+
+
 def test_another_projection_than_utm_is_refused(item):
     with pytest.raises(GridError, match=r"in EPSG:3857, so they were resampled: .* in UTM\. .* crs='EPSG:32632'"):
         eosr.from_xarray(odc_load(item, ALL, 10, 3857), **L2A)
-
-
-@pytest.fixture(scope="module")
-def gappy(tmp_path_factory):
-    """A folder with one band in several formats, whose nodata is 65535."""
-    folder = tmp_path_factory.mktemp("gappy")
-    pixels = np.full((96, 96), 500, "uint16")
-    pixels[0, 0] = 65535
-    write_cog(folder / "B02.tif", pixels, Affine(10, 0, 600000, 0, -10, 5000040), nodata=65535)
-    band = plane(10).copy(data=pixels)
-    band.encoding = {"_FillValue": 65535}
-    band.to_dataset(name="B02").to_zarr(folder / "B02.zarr", consolidated=False)
-    return folder
-
-
-def opened_zarr(folder, **options):
-    return xr.open_zarr(folder / "B02.zarr", consolidated=False, **options).assign_attrs(crs="EPSG:32632")
-
-
-def opened_tif(folder, **options):
-    return rioxarray.open_rasterio(folder / "B02.tif", chunks={}, **options).isel(band=0, drop=True).rename("B02")
-
-
-@pytest.mark.parametrize(
-    "opened",
-    [
-        lambda folder: opened_tif(folder),
-        lambda folder: opened_tif(folder, masked=True),
-        lambda folder: opened_zarr(folder),
-        lambda folder: opened_zarr(folder, mask_and_scale=False),
-        # rio.write_nodata leaves it in the attributes of the array.
-        lambda folder: opened_tif(folder, masked=True).fillna(-9999).astype("int16").rio.write_nodata(-9999),
-        # to_dataset moves the attributes of an array with bands to the Dataset.
-        lambda folder: opened_tif(folder).expand_dims(band=["B02"]).to_dataset("band"),
-        lambda folder: opened_tif(folder).assign_attrs(_FillValue=None, missing_value=np.array([65535], "uint16")),
-    ],
-)
-def test_nodata_is_0_wherever_it_is_declared(gappy, opened):
-    ds = eosr.from_xarray(opened(gappy), **L2A)
-    assert ds.B02.values[0].tolist() == [0, *[500] * 95]
-    assert ds.attrs["nodata"] == 0
-
-
-def test_nodata_can_be_said(gappy):
-    bare = opened_zarr(gappy, mask_and_scale=False)
-    bare.B02.attrs = {}
-    assert eosr.from_xarray(bare, **L2A).B02.values[0, 0] == 65535
-    ds = eosr.from_xarray(bare, nodata=65535, **L2A)
-    assert (ds.B02.values[0, 0], ds.attrs["nodata"]) == (0, 0)
-    with pytest.raises(RadiometryError, match=r"nodata is 'none', which is no number\. Say .*: nodata=0"):
-        eosr.from_xarray(bare, nodata="none", **L2A)
-    with pytest.raises(
-        RadiometryError, match=r"B02 holds -9999, no digital number\. If it is nodata, say nodata=-9999\."
-    ):
-        eosr.from_xarray(bare.astype("int32").where(bare != 65535, -9999), **L2A).load()
-
-
-@pytest.mark.parametrize(
-    ("declared", "said"),
-    [
-        (
-            {"nodata": 0, "_FillValue": 65535},
-            r"B02 declares nodata=0 and _FillValue=65535\. Say which is nodata: nodata",
-        ),
-        ({"nodata": "x"}, r"nodata of B02 is 'x', which is no number\. Say what stands for no measurement: nodata=0"),
-    ],
-)
-def test_nodata_that_cannot_be_told_is_refused_at_once(gappy, declared, said):
-    cube = opened_zarr(gappy, mask_and_scale=False)
-    cube.B02.attrs = declared
-    with pytest.raises(RadiometryError, match=said):
-        eosr.from_xarray(cube, **L2A)
-    assert eosr.from_xarray(cube, nodata=65535, **L2A).B02.values[0, 0] == 0
-
-
-@pytest.mark.parametrize(
-    ("key", "one", "other", "said", "argument"),
-    [
-        ("radiometric_offset", -1000, 0, r"radiometric_offset is -1000 and 0\. Say which .*: offset=", {"offset": 0}),
-        ("level", "L2A", "L1C", r"level is 'L2A' and 'L1C'\. Say which holds for all: level=", {"level": "L1C"}),
-        ("platform", "sentinel-2a", "sentinel-2b", r"'sentinel-2a' and 'sentinel-2b'", {"platform": "sentinel-2b"}),
-        ("item_ids", ["a"], ["b"], r"item_ids is \['a'\] and \['b'\]", {"item_ids": ["b"]}),
-    ],
-)
-def test_sources_that_contradict_each_other_are_refused_until_one_is_said(key, one, other, said, argument):
-    ten, twenty = (
-        image.assign_attrs(level="L2A", radiometric_offset=0) for image in named(B02=plane(10), B05=plane(20))
-    )
-    sources = ten.assign_attrs({key: one}), twenty.assign_attrs({key: other})
-    with pytest.raises(RadiometryError, match=said):
-        eosr.from_xarray(*sources, crs=32632)
-    assert eosr.from_xarray(*sources, crs=32632, **argument).attrs[key] == other
-    silent = twenty.copy()
-    silent.attrs = {"platform": "", "item_ids": []}
-    assert eosr.from_xarray(sources[0], silent, crs=32632).attrs[key] == one
-
-
-@pytest.mark.parametrize(
-    "offset", [-1000, -1000.0, np.float64(-1000), np.int16(-1000), "-1000", [-1000.0], np.array([-1000])]
-)
-def test_an_offset_may_be_any_whole_number(offset):
-    (band,) = named(B02=plane(10))
-    ds = eosr.from_xarray(band, crs=32632, level="L2A", offset=offset)
-    assert repr(ds.attrs["radiometric_offset"]) == "-1000"
-    stated = band.to_dataset().assign_attrs(level="L2A", radiometric_offset=offset, crs=32632)
-    assert (stated.s2sr.to_reflectance().B02 == -0.0999).all()
-    assert eosr.from_xarray(stated, offset="auto").attrs["radiometric_offset"] == -1000
-    assert eosr.from_xarray(stated, offset="none").attrs["radiometric_offset"] == 0
-
-
-@pytest.mark.parametrize(
-    ("offset", "said"),
-    [
-        ("auto", r"nothing tells the radiometric offset\. Say it: offset=-1000"),
-        ("-0.1", r"offset='-0\.1' is no policy"),
-        (True, r"offset=True is no whole number of DN"),
-        (-0.1, r"offset=-0\.1 is no whole number of DN"),
-        ([], r"offset=\[\] holds no number"),
-        ([-1000, None], r"offset=None is no whole number of DN"),
-    ],
-)
-def test_an_offset_that_is_no_number_is_refused(offset, said):
-    with pytest.raises(RadiometryError, match=said):
-        eosr.from_xarray(*named(B02=plane(10)), crs=32632, level="L2A", offset=offset)
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        ({"ofset": 3}, r"from_xarray has no argument ofset\. Did you mean offset=\?"),
-        ({"Level": "L1C"}, r"no argument Level\. Did you mean level="),
-        ({"plattform": "sentinel-2b"}, r"no argument plattform\. Did you mean platform="),
-        ({"radiometric_offset": 0}, r"radiometric_offset= is no attribute to give: .* offset="),
-        ({"time": ["2023-06-01"]}, r"time= is no attribute to give: from_xarray sets it itself"),
-    ],
-)
-def test_words_that_mean_something_else_are_refused(words, said):
-    band = named(B02=plane(10))
-    with pytest.raises(RadiometryError, match=said):
-        eosr.from_xarray(*band, crs=32632, **L2A, **words)
-    assert eosr.from_xarray(*band, crs=32632, **L2A, title="mine").attrs["title"] == "mine"
 
 
 def dated(*times, dim=True):
@@ -415,6 +282,7 @@ def twice(item):
         (stacked, {**L2A, "crs": "EPSG:nowhere"}, GridError, r"'EPSG:nowhere' is no coordinate reference system"),
         (lambda item: stacked(item).drop_vars("band"), L2A, BandError, r"no band of Sentinel-2 among \['0', '1'"),
         (lambda item: stacked(item).isel(x=[0]), L2A, GridError, r"no coordinate x of two pixels or more"),
+        (lambda item: stacked(item) > 0, L2A, RadiometryError, r"B01 holds bool, no digital numbers\. Load it as"),
         (lambda item: stacked(item).values, L2A, GridError, r"takes Datasets and DataArrays, not ndarray\."),
     ],
 )  # fmt: skip
