@@ -162,8 +162,9 @@ def _edge(name: str, axis: str, first: float, step: int, origin: float) -> tuple
         number = (edge - origin) / step
         if abs(number - round(number)) < TOLERANCE:
             return of, origin + round(number) * step
-    # odc-stac counts from 0, and 10 000 km are no multiple of 60 m.
-    south = "; in the south with odc-stac: anchor=odc.geo.xy_(0, 2 / 3)" if origin and step == 60 else ""
+    # Both count from 0, and 10 000 km are no multiple of 60 m.
+    anchored = "; in the south with anchor=odc.geo.xy_(0, 2 / 3) (odc-stac) or snap_bounds=False (stackstac)"
+    south = anchored if origin and step == 60 else ""
     raise GridError(
         f"{name} starts at {axis}={first:.10g}, neither centre nor corner of a pixel of Sentinel-2: it was resampled. "
         f"Load it on the pixels of its file, in the UTM zone of its tile{south}."

@@ -51,7 +51,7 @@ def stacked(item, bands=ALL, resolution=10, **options):
     """As cubo calls it: floats with NaN."""
     given = {"rescale": False, "epsg": 32632, "snap_bounds": True, **options}
     plain = json.loads(json.dumps(item))
-    plain["properties"]["proj:epsg"] = 32632
+    plain["properties"].setdefault("proj:epsg", 32632)
     return stackstac.stack([plain], assets=list(bands), resolution=resolution, **given)
 
 
@@ -119,11 +119,20 @@ def test_odc_stac_puts_60_m_pixels_of_the_south_where_its_tiles_do_with_an_ancho
     scene = write_scene(tmp_path, left=600000, top=6200020, epsg=32755, size=180)
     item = scene.item(ident="S2A_55HFA_20230601_0_L2A")
     ten, twenty = odc_load(item, list(BANDS_10M), 10, 32755), odc_load(item, ["B05", "B11"], 20, 32755)
-    with pytest.raises(GridError, match=r"B01 starts at y=6200010.* resampled\. .* anchor=odc\.geo\.xy_\(0, 2 / 3\)\."):
+    with pytest.raises(GridError, match=r"B01 starts at y=6200010.* resampled\. .* anchor=odc\.geo\.xy_\(0, 2 / 3\)"):
         eosr.from_xarray(ten, twenty, odc_load(item, ["B01", "B09"], 60, 32755), **L2A)
     sixty = odc_load(item, ["B01", "B09"], 60, 32755, anchor=pytest.importorskip("odc.geo").xy_(0, 2 / 3))
     ds = eosr.from_xarray(ten, twenty, sixty, **L2A)
     xr.testing.assert_equal(ds, eosr.open_stac([item], bands=list(ds.data_vars)).transpose(*ds.dims))
+
+
+def test_stackstac_does_so_without_snapping_only(tmp_path):
+    scene = write_scene(tmp_path, left=600000, top=6200020, epsg=32755, size=180)
+    ten, snapped = (stacked(scene.item(), [name], size, epsg=32755) for name, size in (("B02", 10), ("B01", 60)))
+    with pytest.raises(GridError, match=r"B01 starts at y=6200040.* resampled\. .* or snap_bounds=False \(stackstac\)"):
+        eosr.from_xarray(ten, snapped, **L2A)
+    ds = eosr.from_xarray(ten, stacked(scene.item(), ["B01"], 60, epsg=32755, snap_bounds=False), **L2A)
+    np.testing.assert_array_equal(ds.B01.values[0], scene.pixels["B01"])
 
 
 def test_60_m_bands_on_two_grids_are_refused():
