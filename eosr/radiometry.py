@@ -13,6 +13,7 @@ References
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -101,7 +102,8 @@ def offset_of(
 
 
 def _whole(policy: Any) -> int:
-    if isinstance(policy, bool) or not math.isfinite(policy) or policy != int(policy):
+    number = isinstance(policy, numbers.Real) and not isinstance(policy, bool)
+    if not number or not math.isfinite(policy) or policy != int(policy):
         raise RadiometryError(f"offset={policy!r} is no whole number of DN. Use 'auto', 'none' or e.g. -1000.")
     return int(policy)
 

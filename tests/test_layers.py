@@ -27,8 +27,9 @@ LEVELS = {
 }  # fmt: skip
 #: Files that belong to a room of another name.
 ROOM_OF = {
-    "foreign": "stac", "items": "stac", "stac_conditions": "stac", "stac_records": "stac",
-    "stac_search": "stac", "stac_engines": "stac", "stac_odc": "stac",
+    "foreign": "stac", "foreign_layers": "stac", "foreign_pixels": "stac",
+    "items": "stac", "stac_conditions": "stac", "stac_records": "stac", "stac_search": "stac",
+    "stac_engines": "stac", "stac_odc": "stac",
     "product": "write", "product_collection": "write", "write_blocks": "write", "write_cog": "write",
     "write_delivery": "write", "write_layout": "write", "write_order": "write", "write_zarr": "write",
     "evaluate_arguments": "evaluate", "evaluate_blocks": "evaluate", "evaluate_by_band": "evaluate",
