@@ -12,6 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -155,11 +156,14 @@ def run(
         batch.prepare(manifest)
         _check_room(folder, batch)
         _write_json(folder / SETTINGS, told)
-        with Crew(client, folder, weights, gpu=settings.device.startswith("cuda")) as crew:
-            batch.work(manifest, crew)
-        report = batch.report()
-    _write_json(folder / "report.json", asdict(report) | {"folder": str(folder)})
-    return report
+        try:
+            with Crew(client, folder, weights, gpu=settings.device.startswith("cuda")) as crew:
+                batch.work(manifest, crew)
+        except BaseException:
+            with suppress(Exception):  # what ended the run is what counts
+                batch.report()
+            raise
+        return batch.report()
 
 
 @dataclass(kw_only=True)
@@ -301,17 +305,19 @@ class _Batch:
         )  # fmt: skip
 
     def report(self) -> Report:
-        """Write the collection of what there is, and say what is missing."""
+        """Write down what there is, and what is missing."""
         items = [self.folder / item for _, item in sorted(self.done.items()) if item]
         if items:
             write_collection(self.folder / "collection.json", items)
         area = {scene.name: scene.rows * scene.columns * 1e-4 for scene in self.planned.scenes}
-        return Report(
+        report = Report(
             folder=self.folder, done=tuple(sorted(self.done)), made=tuple(sorted(self.totals.made)),
-            failed=dict(sorted(self.failed.items())), pending=tuple(sorted(work.scene.name for work in self.waiting)),
+            failed=dict(sorted(self.failed.items())), pending=tuple(sorted({*area} - {*self.done} - {*self.failed})),
             seconds=round(time.monotonic() - self.began, 1), cpu=round(self.totals.cpu, 1), memory=self.totals.memory,
             area=round(sum(area[name] for name in self.totals.made), 1), stopped=self.stopped,
         )  # fmt: skip
+        _write_json(self.folder / "report.json", asdict(report) | {"folder": str(self.folder)})
+        return report
 
 
 def _check_numbers(*, attempts: int, backoff: float, threads: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,6 +37,7 @@ def add_options(command: Parser, sharpening: Any) -> None:
     group.add_argument("--sign", metavar="MODULE:FUNCTION", help="signs hrefs, e.g. planetary_computer:sign")
     group.add_argument("--dry-run", action="store_true", help="say what would be done, and stop")
     group.add_argument("--yes", action="store_true", help="do not ask before more than 100 GB are written")
+    group.add_argument("--verify", action="store_true", help="compare what is there by SHA-256, not by size")
     group.add_argument("--quiet", action="store_true", help="no progress")
     command.epilog = "Killed at any moment, the same command does what is missing. Exit status 1: something is."
 
@@ -66,13 +68,15 @@ def run_batch(options: argparse.Namespace, *, tell: Callable[[str], object]) -> 
         return 0
     large = options.yes or planned.size <= LARGE or _asked(str(planned))
     with (
+        _ended_as_by_hand(),
         workers_of(site, options.out.absolute() / "logs" / "slurm") as (client, keep),
         _shown(options.quiet, client) as progress,
     ):
         report = run(
             planned, client, options.out, config=config, attempts=options.attempts, backoff=options.backoff,
             threads=options.threads or _threads(site), scene_timeout=options.scene_timeout,
-            worker_timeout=options.worker_timeout, large=large, keep=keep, progress=progress,
+            worker_timeout=options.worker_timeout, large=large,
+            verify=options.verify, keep=keep, progress=progress,
         )  # fmt: skip
     if report.complete:
         tell(str(report))
@@ -127,6 +131,16 @@ def _asked(what: str) -> bool:
     if not sys.stdin.isatty():
         return False
     return input(f"{what}. Begin? [y/N] ").strip().lower() in ("y", "yes")
+
+
+@contextmanager
+def _ended_as_by_hand() -> Iterator[None]:
+    """Let SIGTERM, as at the end of the driver's own job, be as Ctrl-C: jobs are given back, the report is written."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -249,7 +249,7 @@ def test_a_full_disk_stops_the_batch_with_a_sentence_and_room_lets_it_go_on(item
     try:
         with pytest.raises(BatchError, match=r"has .* left, and 4 scenes take about .*\. Make room"):
             run(items, client, out, config=QUICK)
-        subprocess.run(["mount", "-o", "remount,size=900k", out], check=True)
+        subprocess.run(["mount", "-o", "remount,size=1100k", out], check=True)
         (out / "ballast").write_bytes(bytes(20_000))
         news = []
 

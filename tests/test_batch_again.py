@@ -12,7 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from batches import QUICK, cluster, pixels_of, wait_for, write_items
+from batches import QUICK, SLOW_SITE, cluster, pixels_of, wait_for, write_items
+from patience import PATIENCE
 from test_batch import of_scenes
 
 from eosr.batch import run
@@ -140,6 +141,23 @@ def test_a_process_whose_worker_dies_in_its_first_moment_ends_without_a_result(i
     finally:
         with suppress(ProcessLookupError):
             os.kill(scene, signal.SIGKILL)
+
+
+def test_a_driver_that_is_told_to_end_writes_down_what_is_missing(item, tmp_path):
+    (tmp_path / "item.json").write_text(json.dumps(item))
+    (tmp_path / "sitecustomize.py").write_text(SLOW_SITE)
+    out = tmp_path / "out"
+    command = [Path(sys.executable).with_name("eosr"), "batch", tmp_path / "item.json", out, "--method", "bicubic"]
+    command += ["--bands", "B05,B11", "--chunks", "96"]
+    paths = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path]), "SLOW": "5"}
+    driver = subprocess.Popen(command, env=paths, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: of_scenes(out))
+    driver.terminate()
+    _, told = driver.communicate(timeout=PATIENCE)
+    assert driver.returncode == 130
+    assert "interrupted. The same command goes on" in told
+    assert json.loads((out / "report.json").read_text())["pending"] == [item["id"]]
+    wait_for(lambda: not of_scenes(out))
 
 
 @pytest.mark.parametrize("size", ["150k", "450k"])
