@@ -13,8 +13,8 @@ from typing import Final
 import dask.array as da
 import xarray as xr
 
-from eosr.bands import BANDS, BANDS_20M, bands_of, check_bands
-from eosr.errors import BandError, OutputError, SourceError
+from eosr.bands import BANDS, BANDS_20M, BASELINE_0400_OFFSET, bands_of, check_bands
+from eosr.errors import BandError, OutputError, RadiometryError, SourceError
 from eosr.grid import STEPS, group_of, transform_of
 from eosr.safe_files import AGAIN
 from eosr.safe_masks import lazy_mask
@@ -29,6 +29,9 @@ MASKS: Final = {
     "SCL": "scene classification of Sen2Cor",
     "cloud_mask": "true where cloud, cloud shadow (L2A only) or cirrus is",
 }
+
+#: Baseline that Sen2Cor writes when a user runs it: it tells nothing.
+_TOOLBOX: Final = "99.99"
 
 
 def open_safe(
@@ -51,7 +54,8 @@ def open_safe(
     chunks : int, optional
         Side of a chunk [10 m pixels], a multiple of 6. Default 1536, which is 768 and 256 for the other groups.
     offset : "auto", "none" or int
-        See `eosr.radiometry.offset_of`; ``"auto"`` is what the metadata state. Digital numbers are never changed.
+        ``"auto"`` is what the metadata state: ``RADIO_ADD_OFFSET`` (L1C) or ``BOA_ADD_OFFSET`` (L2A), 0 where they
+        have none before baseline 04.00. ``"none"`` and numbers overrule it. Digital numbers are never changed.
     masks : bool, str or sequence of str
         Masks to add on the 20 m grid. ``"SCL"``, uint8: the scene classification of L2A. ``"cloud_mask"``, bool: from
         the classification (classes 3, 8, 9, 10) in L2A; in L1C from the raster ``MSK_CLASSI`` (opaque, cirrus; from
@@ -78,7 +82,8 @@ def open_safe(
     GridError
         If ``chunks`` is not a multiple of 6.
     RadiometryError
-        If the offset differs between the bands, or digital numbers are not 10000 times reflectance.
+        If the offset differs between the bands, is stated before baseline 04.00 or is not stated after it, or digital
+        numbers are not 10000 times reflectance.
 
     Notes
     -----
@@ -93,9 +98,12 @@ def open_safe(
     _check_there(product, wanted, path)
     asked = asked_masks(masks)
     folder = _stage_folder(stage, product)
+    if offset == "auto":
+        _check_offset(product, path)
     ds = open_stac(item_of(product), bands=with_grid(wanted, asked, product), chunks=chunks, offset=offset)
-    if offset == "auto" and product.offset_element and "declare" in ds.attrs["offset_source"]:
-        ds.attrs["offset_source"] = f"{product.offset_element} of the metadata"
+    if offset == "auto" and "declare" in ds.attrs["offset_source"]:
+        stated = f"{product.offset_element} of the metadata"
+        ds.attrs["offset_source"] = stated if product.offset_element else f"no {product.offset_name} in the metadata"
     side = 1536 if chunks is None else int(chunks)
     for name in map(str, ds.data_vars):
         image = product.images[name]
@@ -110,6 +118,26 @@ def open_safe(
                 "takes what there is."
             )
     return ds.drop_vars([name for name in ds.data_vars if name in BANDS and name not in wanted])
+
+
+def _check_offset(product: Product, path: str | Path) -> None:
+    """Stop where the offset and the baseline do not tell one thing; a wrong one is 0.1 everywhere."""
+    baseline, name = product.processing_baseline, product.offset_name
+    try:
+        number = float(baseline)
+    except ValueError:
+        return  # `open_stac` refuses it
+    stated = sorted({value for value in product.offsets.values() if value})
+    if number < 4 and stated:
+        said = f"state a {name} of {', '.join(map(str, stated))}, and processing baseline {baseline}, which had none"
+    elif not number < 4 and not product.offset_element and baseline != _TOOLBOX:
+        said = f"state no {name}, and processing baseline {baseline}, which has one"
+    else:
+        return
+    likely = stated[0] if stated else BASELINE_0400_OFFSET
+    raise RadiometryError(
+        f"the metadata of {path} {said}. Look at dark pixels and say which: offset={likely} or offset=0."
+    )
 
 
 def _check_there(product: Product, wanted: Sequence[str], path: str | Path) -> None:

@@ -101,7 +101,48 @@ def test_offsets_that_are_not_minus_1000_are_those_of_the_metadata(tmp_path):
 def test_a_product_made_by_a_toolbox_without_offsets_has_none(tmp_path):
     """Sen2Cor on a desk writes baseline 99.99; the metadata tell, not the number of the baseline."""
     path, _ = write_safe(tmp_path, size=36, baseline="99.99", offset=None)
-    assert open_safe(path).attrs["radiometric_offset"] == 0
+    ds = open_safe(path)
+    assert (ds.attrs["radiometric_offset"], ds.attrs["offset_source"]) == (0, "no BOA_ADD_OFFSET in the metadata")
+
+
+@pytest.mark.parametrize(
+    ("level", "baseline", "offset", "said"),
+    [
+        (
+            "L2A",
+            "03.01",
+            -1000,
+            r"state a BOA_ADD_OFFSET of -1000, and processing baseline 03\.01, which had none\. .*=-1000 or ",
+        ),
+        (
+            "L1C",
+            "02.14",
+            -900,
+            r"state a RADIO_ADD_OFFSET of -900, and processing baseline 02\.14, .*: offset=-900 or ",
+        ),
+        (
+            "L2A",
+            "04.00",
+            None,
+            r"state no BOA_ADD_OFFSET, and processing baseline 04\.00, which has one\. .*=-1000 or ",
+        ),
+        (
+            "L1C",
+            "05.09",
+            None,
+            r"state no RADIO_ADD_OFFSET, and processing baseline 05\.09, which has one\. .*=-1000 or ",
+        ),
+    ],
+)
+def test_an_offset_that_contradicts_the_baseline_is_an_error_until_one_is_named(
+    level, baseline, offset, said, tmp_path
+):
+    path, _ = write_safe(tmp_path, size=36, level=level, baseline=baseline, offset=offset)
+    with pytest.raises(RadiometryError, match=rf"the metadata of .*\.SAFE {said}offset=0\."):
+        open_safe(path)
+    for named in (-1000, 0):
+        ds = open_safe(path, offset=named)
+        assert (ds.attrs["radiometric_offset"], ds.attrs["offset_source"]) == (named, f"offset={named}")
 
 
 # ------------------------------------------------------------------------------------------------------------- masks
@@ -339,7 +380,14 @@ def tile(path: Path) -> Path:
         (lambda p: replaced(main(p), "IMAGE_FILE", "PICTURE"), r"metadata of .* list no images of bands"),
         (lambda p: replaced(main(p), 'band_id="3"', 'band_id="33"'), r"state a BOA_ADD_OFFSET that is none: .*'33'"),
         (lambda p: replaced(tile(p), 'resolution="20"', 'resolution="30"'), r"metadata of .* describe no grid of 20 m"),
+        (lambda p: replaced(main(p), 'id="3">-1000', 'id="-1">-1000'), r"state a BOA_ADD_OFFSET that is none: .*'-1'"),
+        (lambda p: replaced(main(p), 'id="3">-1000', 'id="3">inf'), r"state a BOA_ADD_OFFSET that is none: .*'inf'"),
+        (lambda p: replaced(main(p), 'id="3">-1000', 'id="3">-0.1'), r"state a BOA_ADD_OFFSET that is none: .*'-0\.1'"),
+        (lambda p: replaced(main(p), ">10000<", ">abc<"), r"say BOA_QUANTIFICATION_VALUE 'abc', which is no number"),
         (lambda p: replaced(tile(p), ">144<", ">many<"), r"say NROWS 'many', which is no number"),
+        (lambda p: replaced(tile(p), ">144<", ">nan<"), r"say NROWS 'nan', which is no number\. Get the product again"),
+        (lambda p: replaced(tile(p), ">144<", ">-144<"), r"say NROWS -144, which is no number of pixels\. Get the"),
+        (lambda p: replaced(tile(p), ">144<", ">144.5<"), r"say NROWS 144\.5, which is no number of pixels\. Get the"),
         (lambda p: replaced(tile(p), "EPSG:32632", "WGS84"), r"place it in 'WGS84', which is no EPSG code"),
         (
             lambda p: shutil.copytree(next(p.glob("GRANULE/*")), p / "GRANULE" / "another"),
