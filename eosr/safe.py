@@ -73,8 +73,8 @@ def open_safe(
     ------
     SourceError
         If it is no product of these levels, metadata or files are missing, a mask that was named is missing, or it is
-        of the old kind with several tiles. When computed: if a file cannot be read, or is not on the grid that the
-        metadata state.
+        of the old kind with several tiles. When computed: if a file cannot be read, is not on the grid that the
+        metadata state, or differs from its checksum in ``manifest.safe`` or in the archive.
     OutputError
         If ``stage`` is no folder, or, when computed, cannot be written.
     BandError

@@ -7,6 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 from xml.etree import ElementTree
@@ -15,6 +16,7 @@ from eosr.errors import SourceError
 
 #: What helps against a product that is not whole.
 AGAIN: Final = "Get the product again."
+_MANIFEST: Final = "manifest.safe"
 #: Products of before December 2016 (PSD 13 and earlier), with all tiles of a datatake in one.
 _OLD: Final = re.compile(r"(^|/)S2._[A-Z]{4}_MTD_SAFL\w+\.xml$")
 
@@ -33,6 +35,17 @@ class Files:
         """What GDAL opens. Braces: the archive need not be called ``.zip``."""
         root = f"/vsizip/{{{self.where}}}" if self.where.is_file() else str(self.where)
         return f"{root}/{self.top}{name}"
+
+    @cached_property
+    def checksums(self) -> Mapping[str, str]:
+        """What ``manifest.safe`` states by name below ``top``, e.g. ``"SHA3-256 2a8730..."``; it may be missing."""
+        found = dict[str, str]()
+        for stream in self.xml(_MANIFEST).iterfind(".//{*}byteStream") if _MANIFEST in self.stamps else ():
+            place, stated = stream.find("{*}fileLocation"), stream.find("{*}checksum")
+            if place is not None and stated is not None:
+                name = place.attrib.get("href", "").replace("\\", "/").removeprefix("./")
+                found[name] = f"{stated.attrib.get('checksumName', '').upper()} {(stated.text or '').strip().lower()}"
+        return found
 
     def one(self, pattern: str, what: str) -> str:
         """Name of the only file that matches.

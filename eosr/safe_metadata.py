@@ -50,6 +50,8 @@ class Image:
     layers: int = 1
     #: Changes when the file does: its length [bytes], and its CRC or time of change.
     stamp: str = ""
+    #: What ``manifest.safe`` states of the file, e.g. ``"SHA3-256 2a8730..."``; ``""``: nothing.
+    checksum: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +198,8 @@ def _image(tile: ElementTree.Element, files: Files, name: str, file: str, gsd: i
     return Image(
         name=name, href=files.href(file), epsg=_epsg(tile, files), gsd=gsd, left=_number(place, files, "ULX"),
         top=_number(place, files, "ULY"), rows=_count(size, files, "NROWS"),
-        columns=_count(size, files, "NCOLS"), stamp=files.stamps[file], **facts,
+        columns=_count(size, files, "NCOLS"), stamp=files.stamps[file],
+        checksum=files.checksums.get(file, ""), **facts,
     )  # fmt: skip
 
 
