@@ -226,13 +226,14 @@ def _read(href: str, web: StacApiIO) -> Any:
         return json.loads((web if ours else default).read_text(href))
     except json.JSONDecodeError as error:
         raise SourceError(f"{href} is no JSON ({error}), so no STAC. Give the item's or catalogue's .json.") from error
+    # From None: errors of HTTP hold addresses with their signatures, and a traceback shows them.
     except (OSError, UnicodeDecodeError) as error:
         # urllib raises a subclass of OSError without saying what it was after.
-        raise SourceError(f"cannot read {href}: {error}. Check the path or address.") from error
+        raise SourceError(f"cannot read {href}: {error}. Check the path or address.") from None
     except APIError as error:
         raise SourceError(
             f"cannot read {href}: {_said(error, web)}. Check the path or address, or try again later."
-        ) from error
+        ) from None
     except Exception as error:  # pystac wraps what urllib raises in a bare Exception
         raise SourceError(f"cannot read {href}: {error.__cause__ or error}. Check the path or address.") from error
 
@@ -258,7 +259,7 @@ def _search(href: str, conditions: Mapping[str, Any], web: StacApiIO) -> list[It
         raise SourceError(
             f"the STAC API at {href} does not answer the search: {_said(error, web)}. Try again, narrow it, or wait "
             "longer: timeout=."
-        ) from error
+        ) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise SourceError(
             f"the STAC API at {href} answers the search with something that is no STAC ({error!r}). Check the address; "

@@ -5,6 +5,7 @@ are in `test_stac_faults`.
 """
 
 import json
+import traceback
 
 import dask
 import numpy as np
@@ -337,6 +338,15 @@ def test_an_api_that_fails_is_an_error_that_names_it(front, mode, message):
     with pytest.raises(SourceError, match=message.format(url=url)):
         find_items(url, collection="sentinel-2-l2a", datetime="2023-06", timeout=0.5 if "stall" in mode else 60)
     assert len(front.requests) <= 10
+
+
+@pytest.mark.parametrize("mode", ["404", "500", "garbage", "cut", "search-403", "search-cut", "nobody"])
+def test_an_error_of_a_catalogue_does_not_tell_the_password_or_the_signature(front, mode):
+    host = "127.0.0.1:1" if mode == "nobody" else front.url.removeprefix("http://")
+    word = "sec" + "ret"  # a traceback quotes the lines of this file
+    with pytest.raises(SourceError, match=rf"http://{host}/{mode}/") as error:
+        find_items(f"http://me:{word}@{host}/{mode}/?se=1&sig={word}", collection="sentinel-2-l2a", datetime="2023-06")
+    assert word not in "".join(traceback.format_exception(error.value))
 
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf"), "60", None, True])
