@@ -20,8 +20,8 @@ def without_secrets(text: str) -> str:
 
     Examples
     --------
-    >>> without_secrets("cannot read https://me:key@host/item.json?sig=abc%3D: /item.json?sig=abc%3D is gone.")
-    'cannot read https://host/item.json: /item.json is gone.'
+    >>> without_secrets("cannot read https://me:key@eo.example/item.json?sig=abc%3D: /item.json?sig=abc%3D is gone.")
+    'cannot read https://eo.example/item.json: /item.json is gone.'
     """
     return _QUERY.sub("", _USER.sub("", text))
 
