@@ -113,10 +113,7 @@ def open_safe(
         if mask is not None:
             ds[name] = as_variable(name, mask, ds, product)
         elif masks is not True:
-            raise SourceError(
-                f"{path} ({product.level}) has no file for the mask {name}. Open it without, or with masks=True, which "
-                "takes what there is."
-            )
+            raise SourceError(_no_mask(name, product, path))
     return ds.drop_vars([name for name in ds.data_vars if name in BANDS and name not in wanted])
 
 
@@ -144,10 +141,21 @@ def _check_there(product: Product, wanted: Sequence[str], path: str | Path) -> N
     lost = [band for band in wanted if band in product.absent]
     if lost:
         there = [band for band in wanted if band in product.images]
-        raise SourceError(
-            f"{path} lacks the file {product.absent[lost[0]]}, which its metadata list. {AGAIN[:-1]}, or go without: "
-            f"bands={there}."
+        remedy = f"{AGAIN[:-1]}, or go without: bands={there}." if there else AGAIN
+        raise SourceError(f"{path} lacks the file {product.absent[lost[0]]}, which its metadata list. {remedy}")
+
+
+def _no_mask(name: str, product: Product, path: str | Path) -> str:
+    own = product.classification if product.level == "L2A" else product.clouds or product.cloud_polygons
+    if own is not None and (product.level == "L2A" or name != "SCL"):
+        return (
+            f"{path} holds the mask {name}, and no file of a 20 m band, on whose grid it would lie. {AGAIN[:-1]}, with "
+            "at least one, e.g. B05."
         )
+    return (
+        f"{path} ({product.level}) has no file for the mask {name}. Open it without, or with masks=True, which takes "
+        "what there is."
+    )
 
 
 def asked_masks(masks: bool | str | Sequence[str]) -> tuple[str, ...]:

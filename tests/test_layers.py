@@ -27,6 +27,7 @@ LEVELS = {
 }  # fmt: skip
 #: Files that belong to a room of another name.
 ROOM_OF = {
+    "masks": "grid",
     "foreign": "stac", "items": "stac", "stac_conditions": "stac", "stac_records": "stac",
     "stac_search": "stac", "stac_engines": "stac", "stac_odc": "stac",
     "product": "write", "product_collection": "write", "write_blocks": "write", "write_cog": "write",

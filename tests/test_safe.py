@@ -178,6 +178,25 @@ def test_masks_need_no_20_m_band_to_be_asked_for(products):
     assert ds["SCL"].encoding["grid_mapping"] == "spatial_ref20"
 
 
+def test_a_mask_without_a_20_m_band_to_lie_on_is_told(products, tmp_path):
+    path = broken(products, tmp_path)
+    for file in path.glob("**/R20m/*_B*_20m.jp2"):
+        file.unlink()
+    with pytest.raises(
+        SourceError, match=r"holds the mask SCL, and no file of a 20 m band, on whose grid it would lie"
+    ):
+        open_safe(path, bands=["B02"], masks="SCL")
+    with pytest.raises(SourceError, match=r"L1C.* has no file for the mask SCL\. Open it without"):
+        open_safe(products["L1C"][0], masks="SCL")
+
+
+def test_a_product_without_any_image_is_not_answered_with_no_bands(products, tmp_path):
+    path = broken(products, tmp_path)
+    shutil.rmtree(next(path.glob("GRANULE/*/IMG_DATA")))
+    with pytest.raises(SourceError, match=r"lacks the file .*, which its metadata list\. Get the product again\.$"):
+        open_safe(path)
+
+
 def test_masks_true_takes_what_there_is_and_a_name_must_be_there(products, tmp_path):
     path = broken(products, tmp_path, "L1C")
     assert "SCL" not in open_safe(path, masks=True)
