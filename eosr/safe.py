@@ -20,7 +20,7 @@ from eosr.safe_files import AGAIN
 from eosr.safe_masks import lazy_mask
 from eosr.safe_metadata import Image, Product, item_of, read_product
 from eosr.safe_pixels import lazy_image
-from eosr.stac import open_stac
+from eosr.stac import LONLAT, open_stac
 
 __all__ = ["MASKS", "open_safe"]
 
@@ -40,6 +40,8 @@ def open_safe(
     bands: Sequence[str] | None = None,
     chunks: int | None = None,
     offset: str | int = "auto",
+    bbox: Sequence[float] | None = None,
+    bbox_crs: str = LONLAT,
     masks: bool | str | Sequence[str] = False,
     stage: str | Path | None = None,
 ) -> xr.Dataset:
@@ -56,6 +58,8 @@ def open_safe(
     offset : "auto", "none" or int
         ``"auto"`` is what the metadata state: ``RADIO_ADD_OFFSET`` (L1C) or ``BOA_ADD_OFFSET`` (L2A), 0 where they
         have none before baseline 04.00. ``"none"`` and numbers overrule it. Digital numbers are never changed.
+    bbox, bbox_crs
+        Window, as for `eosr.open_stac`.
     masks : bool, str or sequence of str
         Masks to add on the 20 m grid. ``"SCL"``, uint8: the scene classification of L2A. ``"cloud_mask"``, bool: from
         the classification (classes 3, 8, 9, 10) in L2A; in L1C from the raster ``MSK_CLASSI`` (opaque, cirrus; from
@@ -80,7 +84,7 @@ def open_safe(
     BandError
         If a band does not exist in the level, or a mask is unknown.
     GridError
-        If ``chunks`` is not a multiple of 6.
+        If ``chunks`` is not a multiple of 6, or the window lies outside.
     RadiometryError
         If the offset differs between the bands, is stated before baseline 04.00 or is not stated after it, or digital
         numbers are not 10000 times reflectance.
@@ -100,18 +104,24 @@ def open_safe(
     folder = _stage_folder(stage, product)
     if offset == "auto":
         _check_offset(product, path)
-    ds = open_stac(item_of(product), bands=with_grid(wanted, asked, product), chunks=chunks, offset=offset)
+    ds = open_stac(
+        item_of(product), bands=with_grid(wanted, asked, product), chunks=chunks, offset=offset, bbox=bbox,
+        bbox_crs=bbox_crs,
+    )  # fmt: skip
     if offset == "auto" and "declare" in ds.attrs["offset_source"]:
         stated = f"{product.offset_element} of the metadata"
         ds.attrs["offset_source"] = stated if product.offset_element else f"no {product.offset_name} in the metadata"
     side = 1536 if chunks is None else int(chunks)
     for name in map(str, ds.data_vars):
         image = product.images[name]
-        ds[name] = ds[name].copy(data=placed(lazy_image(image, side // STEPS[image.gsd], folder), ds, image))
+        chunk = side // STEPS[image.gsd]
+        pixels = placed(lazy_image(image, chunk, folder), ds, image)
+        ds[name] = ds[name].copy(data=pixels.rechunk((1, chunk, chunk)))
     for name in asked:
         mask = lazy_mask(name, product, side // STEPS[20], folder)
         if mask is not None:
-            ds[name] = as_variable(name, mask, ds, product)
+            variable = as_variable(name, mask, ds, product)
+            ds[name] = variable.copy(data=variable.data.rechunk((1, *(2 * [side // STEPS[20]]))))
         elif masks is not True:
             raise SourceError(_no_mask(name, product, path))
     return ds.drop_vars([name for name in ds.data_vars if name in BANDS and name not in wanted])

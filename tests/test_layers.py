@@ -28,7 +28,8 @@ LEVELS = {
 #: Files that belong to a room of another name.
 ROOM_OF = {
     "masks": "grid",
-    "foreign": "stac", "items": "stac", "stac_conditions": "stac", "stac_records": "stac",
+    "foreign": "stac", "items": "stac", "stac_conditions": "stac", "stac_entry": "stac",
+    "stac_records": "stac",
     "stac_search": "stac", "stac_engines": "stac", "stac_odc": "stac",
     "product": "write", "product_collection": "write", "write_blocks": "write", "write_cog": "write",
     "write_delivery": "write", "write_layout": "write", "write_order": "write", "write_zarr": "write",

@@ -92,6 +92,21 @@ def test_the_offset_can_be_overruled_and_bands_chosen(kind, products):
     assert open_safe(products[kind][0], offset="none").attrs["offset_policy"] == "none"
 
 
+@pytest.mark.parametrize("stage", [False, True], ids=["read", "staged"])
+def test_a_window_is_that_of_open_stac(stage, products, tmp_path):
+    path, pixels = products["L2A"]
+    box = {"bbox": (LEFT + 130, TOP - 900, LEFT + 700, TOP - 310), "bbox_crs": "item"}
+    ds = open_safe(path, chunks=36, masks=True, stage=tmp_path if stage else None, **box)
+    theirs = eosr.open_stac(item_of(read_product(path)), chunks=36, **box)
+    assert ds["B05"].chunks == theirs["B05"].chunks == ds["SCL"].chunks
+    xr.testing.assert_identical(ds["x60"], theirs["x60"])
+    for name, step in (("B02", 6), ("B05", 3), ("SCL", 3), ("B09", 1)):
+        expected = pixels[name][5 * step : 15 * step, 2 * step : 12 * step]
+        np.testing.assert_array_equal(ds[name].isel(time=0).values, expected)
+    with pytest.raises(GridError, match=r"lies outside the scene S2B_MSIL2A_.*Choose a bbox within"):
+        open_safe(path, bbox=(0, 0, 1, 1))
+
+
 def test_offsets_that_are_not_minus_1000_are_those_of_the_metadata(tmp_path):
     path, _ = write_safe(tmp_path, level="L1C", size=36, offset=-900)
     ds = open_safe(path)
