@@ -490,6 +490,16 @@ def test_a_damaged_archive_is_refused(products, tmp_path):
         open_safe(whole)
 
 
+@pytest.mark.parametrize("packed", ["bzip2", "lzma"])
+def test_an_archive_packed_in_a_way_that_gdal_does_not_read_is_told(packed, products, tmp_path):
+    path, _ = products["L2A"]
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", getattr(zipfile, f"ZIP_{packed.upper()}")) as archive:
+        for one in sorted(path.rglob("*")):
+            archive.write(one, one.relative_to(path.parent))
+    with pytest.raises(SourceError, match=rf"x\.zip is packed by {packed}, which GDAL does not read\. Unpack it, and"):
+        open_safe(tmp_path / "x.zip")
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may look into every folder")
 def test_a_folder_that_must_not_be_looked_into_is_told(products, tmp_path):
     path = broken(products, tmp_path)
