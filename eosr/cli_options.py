@@ -19,6 +19,12 @@ METHODS: Final = (
 )  # fmt: skip
 DEGRADATIONS: Final = ("study", "box", "mtf", "mtf_diff")
 ALIASES: Final = {"superres": "superres_like"}
+_SOURCE: Final = (
+    "URL of a STAC API; path or URL of a catalogue or an item; but for batch also one product, SAFE (folder or zip) or "
+    "EOPF Zarr"
+)
+#: Options that choose among items, or say how files of STAC are read: of no use for one product.
+_OF_STAC: Final = ("collection", "datetime", "query", "max_cloud_cover", "tile", "alternate")
 #: An argument of the library as its messages name it, ``small='mirror'`` or ``bands=...``; not within other words.
 _ARGUMENT: Final = re.compile(
     r"(?<![\w.=\-'\"{\[])(?P<name>[a-z_]+)=(?P<value>'[^']*'|\[[^\[\]]*\]|\([^()]*\)|\.\.\.|-?\d+(?:\.\d+)?|True)(?![\w(])"
@@ -54,7 +60,7 @@ def nearest(word: str, known: Sequence[str]) -> str:
 
 def source_options(command: Parser) -> None:
     """Options that say which scene is meant and how it is read."""
-    command.add_argument("source", metavar="SOURCE", help="URL of a STAC API; path or URL of a catalogue or an item")
+    command.add_argument("source", metavar="SOURCE", help=_SOURCE)
     group = command.add_argument_group("which scene")
     group.add_argument(
         "--bbox", nargs=4, type=float, metavar=("LEFT", "BOTTOM", "RIGHT", "TOP"),
@@ -101,6 +107,7 @@ def device(text: str) -> str:
 def open_source(options: argparse.Namespace) -> Any:
     """Open the scene that the options describe; the library is imported here, so that --help answers at once."""
     from eosr.stac import open_stac
+    from eosr.stac_entry import opener_of
 
     if options.threads is not None:
         import dask
@@ -109,11 +116,29 @@ def open_source(options: argparse.Namespace) -> Any:
             raise EosrError(f"--threads {options.threads} cannot work. Use 1 or more, e.g. --threads 2.")
         os.environ["OMP_NUM_THREADS"] = str(options.threads)  # read by torch, which is not imported yet
         dask.config.set(num_workers=options.threads)
+    opener = opener_of(options.source)
+    if opener:
+        return _open_product(opener, options)
     return open_stac(
         options.source, collection=options.collection, bbox=options.bbox, bbox_crs=options.bbox_crs,
         datetime=options.datetime, query=options.query, max_cloud_cover=options.max_cloud_cover, tile=options.tile,
         engine=options.engine, chunks=options.chunks, offset=options.offset, alternate=options.alternate,
     )  # fmt: skip
+
+
+def _open_product(opener: str, options: argparse.Namespace) -> Any:
+    """Open a SAFE or an EOPF product, which is one scene."""
+    import eosr
+
+    idle = [name for name in _OF_STAC if getattr(options, name) is not None]
+    idle += ["engine"] if options.engine != "stackstac" else []
+    if idle:
+        raise EosrError(
+            f"{options.source} is one product, so --{idle[0].replace('_', '-')} has no meaning. Leave it out."
+        )
+    return getattr(eosr, opener)(
+        options.source, chunks=options.chunks, offset=options.offset, bbox=options.bbox, bbox_crs=options.bbox_crs
+    )
 
 
 def method_name(text: str) -> str:

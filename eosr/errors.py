@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
+import re
+
+#: What of an address is secret: the user and password before the host, and what follows the question mark (a
+#: signature). Libraries also name an address without its host: ``/item.json?sig=...``.
+_USER = re.compile(r"""(?<=://)[^\s/?#'"<>]+@""")
+_QUERY = re.compile(r"""(?<=[\w/])\?[\w.~%+-]+=[^\s'"<>)]*(?<![.,;:])""")
+
 
 def first_line(error: BaseException) -> str:
     """First line of what an error says, without the full stop; its kind where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
+def without_secrets(text: str) -> str:
+    """Text without the passwords and signatures of the addresses in it.
+
+    Examples
+    --------
+    >>> without_secrets("cannot read https://me:key@eo.example/item.json?sig=abc%3D: /item.json?sig=abc%3D is gone.")
+    'cannot read https://eo.example/item.json: /item.json is gone.'
+    """
+    return _QUERY.sub("", _USER.sub("", text))
+
+
 class EosrError(Exception):
-    """Base of every error that eosr raises on purpose; the command line prints it as one line and exits 1."""
+    """Base of every error that eosr raises on purpose; the command line prints it as one line and exits 1.
+
+    No text holds what `without_secrets` takes out: it ends up in logs.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(without_secrets(message))
 
 
 class BandError(EosrError, ValueError):

@@ -126,7 +126,10 @@ def _check_mask(mask: xr.DataArray, ds: xr.Dataset, scene: str) -> None:
             f"mask={{{scene!r}: mask.isel(time=0), ...}}."
         )
     if mask.dtype != bool or set(mask.dims) != {"y10", "x10"}:
-        raise MetricError(f"mask is {mask.dtype} on {mask.dims}. {wanted}.")
+        raise MetricError(
+            f"mask is {mask.dtype} on {mask.dims}. {wanted}; a mask of clouds on the 20 m grid becomes one by "
+            "mask=~eosr.masks.mask_like(ds.cloud_mask, ds.B02)."
+        )
     fine = ds[next(iter(groups_of(ds).values()))[0]]
     for dim in ("y10", "x10"):
         if mask.sizes[dim] != fine.sizes[dim]:

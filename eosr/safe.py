@@ -13,14 +13,14 @@ from typing import Final
 import dask.array as da
 import xarray as xr
 
-from eosr.bands import BANDS, BANDS_20M, bands_of, check_bands
-from eosr.errors import BandError, OutputError, SourceError
+from eosr.bands import BANDS, BANDS_20M, BASELINE_0400_OFFSET, bands_of, check_bands
+from eosr.errors import BandError, OutputError, RadiometryError, SourceError
 from eosr.grid import STEPS, group_of, transform_of
 from eosr.safe_files import AGAIN
 from eosr.safe_masks import lazy_mask
 from eosr.safe_metadata import Image, Product, item_of, read_product
 from eosr.safe_pixels import lazy_image
-from eosr.stac import open_stac
+from eosr.stac import LONLAT, open_stac
 
 __all__ = ["MASKS", "open_safe"]
 
@@ -30,6 +30,9 @@ MASKS: Final = {
     "cloud_mask": "true where cloud, cloud shadow (L2A only) or cirrus is",
 }
 
+#: Baseline that Sen2Cor writes when a user runs it: it tells nothing.
+_TOOLBOX: Final = "99.99"
+
 
 def open_safe(
     path: str | Path,
@@ -37,6 +40,8 @@ def open_safe(
     bands: Sequence[str] | None = None,
     chunks: int | None = None,
     offset: str | int = "auto",
+    bbox: Sequence[float] | None = None,
+    bbox_crs: str = LONLAT,
     masks: bool | str | Sequence[str] = False,
     stage: str | Path | None = None,
 ) -> xr.Dataset:
@@ -51,7 +56,10 @@ def open_safe(
     chunks : int, optional
         Side of a chunk [10 m pixels], a multiple of 6. Default 1536, which is 768 and 256 for the other groups.
     offset : "auto", "none" or int
-        See `eosr.radiometry.offset_of`; ``"auto"`` is what the metadata state. Digital numbers are never changed.
+        ``"auto"`` is what the metadata state: ``RADIO_ADD_OFFSET`` (L1C) or ``BOA_ADD_OFFSET`` (L2A), 0 where they
+        have none before baseline 04.00. ``"none"`` and numbers overrule it. Digital numbers are never changed.
+    bbox, bbox_crs
+        Window, as for `eosr.open_stac`.
     masks : bool, str or sequence of str
         Masks to add on the 20 m grid. ``"SCL"``, uint8: the scene classification of L2A. ``"cloud_mask"``, bool: from
         the classification (classes 3, 8, 9, 10) in L2A; in L1C from the raster ``MSK_CLASSI`` (opaque, cirrus; from
@@ -69,16 +77,17 @@ def open_safe(
     ------
     SourceError
         If it is no product of these levels, metadata or files are missing, a mask that was named is missing, or it is
-        of the old kind with several tiles. When computed: if a file cannot be read, or is not on the grid that the
-        metadata state.
+        of the old kind with several tiles. When computed: if a file cannot be read, is not on the grid that the
+        metadata state, or differs from its checksum in ``manifest.safe`` or in the archive.
     OutputError
         If ``stage`` is no folder, or, when computed, cannot be written.
     BandError
         If a band does not exist in the level, or a mask is unknown.
     GridError
-        If ``chunks`` is not a multiple of 6.
+        If ``chunks`` is not a multiple of 6, or the window lies outside.
     RadiometryError
-        If the offset differs between the bands, or digital numbers are not 10000 times reflectance.
+        If the offset differs between the bands, is stated before baseline 04.00 or is not stated after it, or digital
+        numbers are not 10000 times reflectance.
 
     Notes
     -----
@@ -93,33 +102,70 @@ def open_safe(
     _check_there(product, wanted, path)
     asked = asked_masks(masks)
     folder = _stage_folder(stage, product)
-    ds = open_stac(item_of(product), bands=with_grid(wanted, asked, product), chunks=chunks, offset=offset)
-    if offset == "auto" and product.offset_element and "declare" in ds.attrs["offset_source"]:
-        ds.attrs["offset_source"] = f"{product.offset_element} of the metadata"
+    if offset == "auto":
+        _check_offset(product, path)
+    ds = open_stac(
+        item_of(product), bands=with_grid(wanted, asked, product), chunks=chunks, offset=offset, bbox=bbox,
+        bbox_crs=bbox_crs,
+    )  # fmt: skip
+    if offset == "auto" and "declare" in ds.attrs["offset_source"]:
+        stated = f"{product.offset_element} of the metadata"
+        ds.attrs["offset_source"] = stated if product.offset_element else f"no {product.offset_name} in the metadata"
     side = 1536 if chunks is None else int(chunks)
     for name in map(str, ds.data_vars):
         image = product.images[name]
-        ds[name] = ds[name].copy(data=placed(lazy_image(image, side // STEPS[image.gsd], folder), ds, image))
+        chunk = side // STEPS[image.gsd]
+        pixels = placed(lazy_image(image, chunk, folder), ds, image)
+        ds[name] = ds[name].copy(data=pixels.rechunk((1, chunk, chunk)))
     for name in asked:
         mask = lazy_mask(name, product, side // STEPS[20], folder)
         if mask is not None:
-            ds[name] = as_variable(name, mask, ds, product)
+            variable = as_variable(name, mask, ds, product)
+            ds[name] = variable.copy(data=variable.data.rechunk((1, *(2 * [side // STEPS[20]]))))
         elif masks is not True:
-            raise SourceError(
-                f"{path} ({product.level}) has no file for the mask {name}. Open it without, or with masks=True, which "
-                "takes what there is."
-            )
+            raise SourceError(_no_mask(name, product, path))
     return ds.drop_vars([name for name in ds.data_vars if name in BANDS and name not in wanted])
+
+
+def _check_offset(product: Product, path: str | Path) -> None:
+    """Stop where the offset and the baseline do not tell one thing; a wrong one is 0.1 everywhere."""
+    baseline, name = product.processing_baseline, product.offset_name
+    try:
+        number = float(baseline)
+    except ValueError:
+        return  # `open_stac` refuses it
+    stated = sorted({value for value in product.offsets.values() if value})
+    if number < 4 and stated:
+        said = f"state a {name} of {', '.join(map(str, stated))}, and processing baseline {baseline}, which had none"
+    elif not number < 4 and not product.offset_element and baseline != _TOOLBOX:
+        said = f"state no {name}, and processing baseline {baseline}, which has one"
+    else:
+        return
+    likely = stated[0] if stated else BASELINE_0400_OFFSET
+    raise RadiometryError(
+        f"the metadata of {path} {said}. Look at dark pixels and say which: offset={likely} or offset=0."
+    )
 
 
 def _check_there(product: Product, wanted: Sequence[str], path: str | Path) -> None:
     lost = [band for band in wanted if band in product.absent]
     if lost:
         there = [band for band in wanted if band in product.images]
-        raise SourceError(
-            f"{path} lacks the file {product.absent[lost[0]]}, which its metadata list. {AGAIN[:-1]}, or go without: "
-            f"bands={there}."
+        remedy = f"{AGAIN[:-1]}, or go without: bands={there}." if there else AGAIN
+        raise SourceError(f"{path} lacks the file {product.absent[lost[0]]}, which its metadata list. {remedy}")
+
+
+def _no_mask(name: str, product: Product, path: str | Path) -> str:
+    own = product.classification if product.level == "L2A" else product.clouds or product.cloud_polygons
+    if own is not None and (product.level == "L2A" or name != "SCL"):
+        return (
+            f"{path} holds the mask {name}, and no file of a 20 m band, on whose grid it would lie. {AGAIN[:-1]}, with "
+            "at least one, e.g. B05."
         )
+    return (
+        f"{path} ({product.level}) has no file for the mask {name}. Open it without, or with masks=True, which takes "
+        "what there is."
+    )
 
 
 def asked_masks(masks: bool | str | Sequence[str]) -> tuple[str, ...]:

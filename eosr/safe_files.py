@@ -7,6 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 from xml.etree import ElementTree
@@ -15,6 +16,8 @@ from eosr.errors import SourceError
 
 #: What helps against a product that is not whole.
 AGAIN: Final = "Get the product again."
+_PACKED: Final = {zipfile.ZIP_BZIP2: "bzip2", zipfile.ZIP_LZMA: "lzma"}
+_MANIFEST: Final = "manifest.safe"
 #: Products of before December 2016 (PSD 13 and earlier), with all tiles of a datatake in one.
 _OLD: Final = re.compile(r"(^|/)S2._[A-Z]{4}_MTD_SAFL\w+\.xml$")
 
@@ -33,6 +36,17 @@ class Files:
         """What GDAL opens. Braces: the archive need not be called ``.zip``."""
         root = f"/vsizip/{{{self.where}}}" if self.where.is_file() else str(self.where)
         return f"{root}/{self.top}{name}"
+
+    @cached_property
+    def checksums(self) -> Mapping[str, str]:
+        """What ``manifest.safe`` states by name below ``top``, e.g. ``"SHA3-256 2a8730..."``; it may be missing."""
+        found = dict[str, str]()
+        for stream in self.xml(_MANIFEST).iterfind(".//{*}byteStream") if _MANIFEST in self.stamps else ():
+            place, stated = stream.find("{*}fileLocation"), stream.find("{*}checksum")
+            if place is not None and stated is not None:
+                name = place.attrib.get("href", "").replace("\\", "/").removeprefix("./")
+                found[name] = f"{stated.attrib.get('checksumName', '').upper()} {(stated.text or '').strip().lower()}"
+        return found
 
     def one(self, pattern: str, what: str) -> str:
         """Name of the only file that matches.
@@ -68,7 +82,8 @@ def read_bytes(where: str, name: str) -> bytes:
             return Path(where, name).read_bytes()
         with zipfile.ZipFile(where) as archive:
             return archive.read(name)
-    except (OSError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        # RuntimeError: a password is needed, or another way of packing.
         raise SourceError(f"cannot read {name} in {where}: {error}. {AGAIN}") from None
 
 
@@ -78,7 +93,8 @@ def find_files(path: str | Path) -> Files:
     Raises
     ------
     SourceError
-        If there is nothing, or no product, or several, or one of another level or of before December 2016.
+        If there is nothing, or no product, or several, or one of another level or of before December 2016, or an
+        archive packed in a way that GDAL does not read.
     """
     where = Path(path).expanduser().absolute()
     if re.fullmatch(r"MTD_MSI\w+\.xml", where.name) and where.is_file():
@@ -120,6 +136,11 @@ def _in_folder(folder: Path) -> Iterator[tuple[str, str]]:
 def _in_archive(archive: Path) -> Iterator[tuple[str, str]]:
     with zipfile.ZipFile(archive) as opened:
         for one in opened.infolist():
+            if one.filename.endswith(".jp2") and one.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                packed = _PACKED.get(one.compress_type, f"method {one.compress_type}")
+                raise SourceError(
+                    f"{archive} is packed by {packed}, which GDAL does not read. Unpack it, and name the .SAFE folder."
+                )
             if not one.is_dir():
                 yield one.filename, f"{one.file_size}-{one.CRC:08x}"
 

@@ -11,8 +11,10 @@ References
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -48,6 +50,8 @@ class Image:
     layers: int = 1
     #: Changes when the file does: its length [bytes], and its CRC or time of change.
     stamp: str = ""
+    #: What ``manifest.safe`` states of the file, e.g. ``"SHA3-256 2a8730..."``; ``""``: nothing.
+    checksum: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +81,11 @@ class Product:
     clouds: Image | None = None
     #: Folder or archive, and name inside.
     cloud_polygons: tuple[str, str] | None = None
+
+    @property
+    def offset_name(self) -> str:
+        """Element in which products of the level state their offset."""
+        return "RADIO_ADD_OFFSET" if self.level == "L1C" else "BOA_ADD_OFFSET"
 
 
 def read_product(path: str | Path) -> Product:
@@ -130,12 +139,19 @@ def _text(tree: ElementTree.Element, files: Files, *tags: str, default: str | No
     return default
 
 
-def _number(tree: ElementTree.Element, files: Files, tag: str) -> float:
-    text = _text(tree, files, tag)
-    try:
-        return float(text)
-    except ValueError:
-        raise SourceError(f"the metadata of {files.where} say {tag} {text!r}, which is no number. {AGAIN}") from None
+def _number(tree: ElementTree.Element, files: Files, *tags: str, default: str | None = None) -> float:
+    text = _text(tree, files, *tags, default=default)
+    with suppress(ValueError):
+        if math.isfinite(number := float(text)):
+            return number
+    raise SourceError(f"the metadata of {files.where} say {tags[0]} {text!r}, which is no number. {AGAIN}")
+
+
+def _count(tree: ElementTree.Element, files: Files, tag: str) -> int:
+    number = _number(tree, files, tag)
+    if number < 1 or number != int(number):
+        raise SourceError(f"the metadata of {files.where} say {tag} {number:g}, which is no number of pixels. {AGAIN}")
+    return int(number)
 
 
 def _epsg(tile: ElementTree.Element, files: Files) -> int:
@@ -147,7 +163,7 @@ def _epsg(tile: ElementTree.Element, files: Files) -> int:
 
 def _check_quantification(main: ElementTree.Element, files: Files, level: str) -> None:
     tags = ("QUANTIFICATION_VALUE",) if level == "L1C" else ("BOA_QUANTIFICATION_VALUE", "L2A_BOA_QUANTIFICATION_VALUE")
-    value = float(_text(main, files, *tags, default=str(QUANTIFICATION)))
+    value = _number(main, files, *tags, default=str(QUANTIFICATION))
     if value != QUANTIFICATION:
         raise RadiometryError(
             f"digital numbers of {files.where} are {value:g} times reflectance; eosr knows those of {QUANTIFICATION} "
@@ -161,9 +177,11 @@ def _offsets(main: ElementTree.Element, files: Files) -> tuple[dict[str, int], s
     for tag in ("RADIO_ADD_OFFSET", "BOA_ADD_OFFSET"):
         for one in main.iter(tag):
             try:
-                band = _BY_ID[int(one.attrib["band_id"])]
-                offsets[band], element = int(float(one.text or "")), tag
-            except (KeyError, IndexError, ValueError):
+                band, value = dict(enumerate(_BY_ID))[int(one.attrib["band_id"])], float(one.text or "")
+                if value != int(value):
+                    raise ValueError
+                offsets[band], element = int(value), tag
+            except (KeyError, ValueError, OverflowError):
                 raise SourceError(
                     f"the metadata of {files.where} state a {tag} that is none: {one.attrib} {one.text!r}. {AGAIN}"
                 ) from None
@@ -179,8 +197,9 @@ def _image(tile: ElementTree.Element, files: Files, name: str, file: str, gsd: i
         raise SourceError(f"the metadata of {files.where} describe no grid of {gsd} m. {AGAIN}") from None
     return Image(
         name=name, href=files.href(file), epsg=_epsg(tile, files), gsd=gsd, left=_number(place, files, "ULX"),
-        top=_number(place, files, "ULY"), rows=int(_number(size, files, "NROWS")),
-        columns=int(_number(size, files, "NCOLS")), stamp=files.stamps[file], **facts,
+        top=_number(place, files, "ULY"), rows=_count(size, files, "NROWS"),
+        columns=_count(size, files, "NCOLS"), stamp=files.stamps[file],
+        checksum=files.checksums.get(file, ""), **facts,
     )  # fmt: skip
 
 

@@ -29,6 +29,7 @@ from rasterio.windows import Window
 
 from eosr.durable import put
 from eosr.errors import OutputError, SourceError
+from eosr.safe_checksums import check_whole
 from eosr.safe_metadata import Image
 from eosr.stac_engines import GDAL_ENV, read_error
 
@@ -60,7 +61,8 @@ def lazy_image(image: Image, chunk: int, stage: Path | None) -> da.Array:
     Raises
     ------
     SourceError
-        When computed: if the file cannot be read, or is not on the grid that the metadata state.
+        When computed: if the file cannot be read, is not on the grid that the metadata state, or not as it was
+        delivered; see `eosr.safe_checksums`.
     OutputError
         When computed: if the decoded file cannot be written.
     """
@@ -84,7 +86,10 @@ def _cut(length: int, side: int) -> tuple[int, ...]:
 
 def _block(image: Image, source: str, block_info: Any = None) -> npt.NDArray[Any]:
     _, (top, bottom), (left, right) = block_info[None]["array-location"]
-    return read_window(image, source, Window(left, top, right - left, bottom - top))
+    pixels = read_window(image, source, Window(left, top, right - left, bottom - top))
+    if source == image.href:
+        check_whole(image)
+    return pixels
 
 
 def read_window(image: Image, source: str, window: Window) -> npt.NDArray[Any]:
@@ -133,7 +138,7 @@ def staged(image: Image, folder: Path) -> str:
     Raises
     ------
     SourceError
-        If the file cannot be read.
+        If the file cannot be read, or is not as it was delivered.
     OutputError
         If the copy cannot be written.
 
@@ -190,6 +195,7 @@ def _copy(image: Image, part: Path) -> None:
             pixels = read_window(image, image.href, strip)
             file.write(pixels, window=strip)
             sums.append(zlib.crc32(pixels.tobytes()))
+    check_whole(image)
     with rasterio.open(part) as file:
         for strip, checksum in zip(_strips(image), sums, strict=True):
             if zlib.crc32(file.read(window=strip).tobytes()) != checksum:

@@ -72,6 +72,21 @@ _HINTS: Final = {
         "The server does not answer in time. Try again later, or wait longer: "
         "gdal_env={'GDAL_HTTP_LOW_SPEED_TIME': '60', 'GDAL_HTTP_TIMEOUT': '120'}."
     ),
+    "Could not resolve": (
+        "No name server knows the host. Check the spelling of the address, and that this machine is on the network."
+    ),
+    "Failed to connect|[Cc]ould(n't| not) connect": (
+        "Nothing answers there. Check host and port; where a proxy must be used: "
+        "gdal_env={'GDAL_HTTP_PROXY': 'host:port'}."
+    ),
+    "SSL|certificate": (
+        "The connection cannot be trusted. Where the server has a certificate of its own authority, name the file of "
+        "that: gdal_env={'GDAL_CURL_CA_BUNDLE': 'authority.pem'}."
+    ),
+    "redirects followed": (
+        "The address leads in a circle, as where a login is asked for. Open it in a browser, and use the address at "
+        "which the file is, or a token: gdal_env={'GDAL_HTTP_HEADERS': 'Authorization: Bearer <token>'}."
+    ),
     "Range downloading not supported": "The server cannot send parts of a file: download it, and open it from disk.",
     "Read error": (
         "Check that the address exists and the file is whole: less came than was asked for, or the server failed or "

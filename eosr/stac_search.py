@@ -25,6 +25,7 @@ from urllib3 import Retry
 from eosr.errors import SourceError
 from eosr.stac_conditions import OPERATORS, box_of, conditions_of
 from eosr.stac_conditions import BBox as BBox
+from eosr.stac_entry import entry
 
 Item = dict[str, Any]
 
@@ -36,10 +37,6 @@ _RETRIES: Final = Retry(
     total=3, connect=1, read=1, status_forcelist=(429, 500, 502, 503, 504), allowed_methods=None, backoff_factor=0.5,
     respect_retry_after_header=False, raise_on_status=False,
 )  # fmt: skip
-
-#: Files that are looked for in a folder, and files that are images or products rather than STAC.
-_ENTRIES: Final = ("catalog.json", "collection.json")
-_IMAGES: Final = (".tif", ".tiff", ".jp2", ".zarr", ".nc", ".safetensors")
 
 
 def find_items(
@@ -127,7 +124,7 @@ def _items_of(source: Any, conditions: Mapping[str, Any], web: StacApiIO) -> tup
         href = str(source)
         if not is_absolute_href(href):
             href = str(Path(href).absolute())
-        href = _entry(href)
+        href = entry(href)
         return _items_in(_read(href, web), href, conditions, web)
     if isinstance(source, pystac.Catalog):
         return False, [_plain(item) for item in source.get_items(recursive=True)]
@@ -142,34 +139,6 @@ def _items_of(source: Any, conditions: Mapping[str, Any], web: StacApiIO) -> tup
             f"a {type(source).__name__} is no STAC source. Give a URL, a path, or pystac items: eosr.open_stac(items)."
         ) from None
     return True, [item for member in members for item in _items_of(member, conditions, web)[1]]
-
-
-def _entry(href: str) -> str:
-    """The file to read: of a folder the catalogue in it; an image or a SAFE product is refused."""
-    name = href.rstrip("/")
-    if name.upper().endswith((".SAFE", ".SAFE.ZIP")):
-        raise SourceError(
-            f"{href} is a SAFE product, and eosr reads STAC items. Make one with the package stactools-sentinel2: "
-            f"stac sentinel2 create-item {name} FOLDER; then open the .json in FOLDER."
-        )
-    if name.lower().endswith(_IMAGES):
-        raise SourceError(
-            f"{href} holds pixels, and no STAC. Give the .json of the STAC item that lists the file; arrays become a "
-            "Dataset with eosr.grid.from_arrays."
-        )
-    folder = Path(href)
-    if "://" in href or not folder.is_dir():
-        return href
-    for entry in _ENTRIES:
-        if (folder / entry).is_file():
-            return str(folder / entry)
-    files = sorted(path.name for path in folder.glob("*.json"))
-    if not files:
-        raise SourceError(f"the folder {href} holds no STAC: no .json. Give the path of an item or a catalogue.")
-    raise SourceError(
-        f"the folder {href} holds no catalog.json. Name the file to open, e.g. {folder / files[0]}"
-        + (f" (there are {len(files)})." if len(files) > 1 else ".")
-    )
 
 
 def _plain(item: pystac.Item) -> Item:
@@ -226,13 +195,14 @@ def _read(href: str, web: StacApiIO) -> Any:
         return json.loads((web if ours else default).read_text(href))
     except json.JSONDecodeError as error:
         raise SourceError(f"{href} is no JSON ({error}), so no STAC. Give the item's or catalogue's .json.") from error
+    # From None: errors of HTTP hold addresses with their signatures, and a traceback shows them.
     except (OSError, UnicodeDecodeError) as error:
         # urllib raises a subclass of OSError without saying what it was after.
-        raise SourceError(f"cannot read {href}: {error}. Check the path or address.") from error
+        raise SourceError(f"cannot read {href}: {error}. Check the path or address.") from None
     except APIError as error:
         raise SourceError(
             f"cannot read {href}: {_said(error, web)}. Check the path or address, or try again later."
-        ) from error
+        ) from None
     except Exception as error:  # pystac wraps what urllib raises in a bare Exception
         raise SourceError(f"cannot read {href}: {error.__cause__ or error}. Check the path or address.") from error
 
@@ -258,7 +228,7 @@ def _search(href: str, conditions: Mapping[str, Any], web: StacApiIO) -> list[It
         raise SourceError(
             f"the STAC API at {href} does not answer the search: {_said(error, web)}. Try again, narrow it, or wait "
             "longer: timeout=."
-        ) from error
+        ) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise SourceError(
             f"the STAC API at {href} answers the search with something that is no STAC ({error!r}). Check the address; "

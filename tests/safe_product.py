@@ -1,5 +1,6 @@
 """Small SAFE products with the metadata of real ones, for tests."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,17 @@ MEMBER = """<eop:MaskFeature gml:id="{kind}.{number}">
 RING = """<gml:{side}><gml:LinearRing>
   <gml:posList srsDimension="2">{numbers}</gml:posList>
 </gml:LinearRing></gml:{side}>"""
+MANIFEST = """<?xml version="1.0" encoding="UTF-8" standalone="no"?>
+<xfdu:XFDU xmlns:xfdu="urn:ccsds:schema:xfdu:1" version="esa/safe/sentinel/1.1/sentinel-2/msi/archive_l2a_user_product">
+  <dataObjectSection>{objects}</dataObjectSection>
+</xfdu:XFDU>
+"""
+OBJECT = """<dataObject ID="IMG_DATA_Data">
+  <byteStream mimeType="application/octet-stream" size="{size}">
+    <fileLocation href="./{href}" locatorType="URL"/>
+    <checksum checksumName="{checksum}">{digest}</checksum>
+  </byteStream>
+</dataObject>"""
 #: What the pilot products of 2017 (PSD 14.2) call things.
 PILOT = (
     ("Product_Info>", "L2A_Product_Info>"), ("Product_Organisation>", "L2A_Product_Organisation>"),
@@ -85,11 +97,21 @@ PILOT = (
 
 
 def write_safe(
-    folder: Path, *, level="L2A", size=144, baseline="05.09", psd="15", offset=-1000, pilot=False, tile=None
+    folder: Path,
+    *,
+    level="L2A",
+    size=144,
+    baseline="05.09",
+    psd="15",
+    offset=-1000,
+    pilot=False,
+    tile=None,
+    manifest=None,
 ) -> tuple[Path, dict]:
     """Write a product of ``size`` 10 m pixels; return its folder and its pixels by band.
 
-    ``tile`` is the side of JPEG 2000 tiles by pixel size; before baseline 04.00 the cloud mask of L1C is GML.
+    ``tile`` is the side of JPEG 2000 tiles by pixel size; ``manifest`` names the checksums of the manifest, without
+    which there is none; before baseline 04.00 the cloud mask of L1C is GML.
     """
     name = f"S2B_MSI{level}_20230601T101559_N{baseline.replace('.', '')}_R065_T32TQM_20230601T121212.SAFE"
     root, granule = folder / name, GRANULE.format(level=level)
@@ -122,7 +144,24 @@ def write_safe(
         main = main.replace(before, after)
     (root / f"MTD_MSI{level}.xml").write_text(main)
     (root / granule / "MTD_TL.xml").write_text(tiled)
+    if manifest:
+        (root / "manifest.safe").write_text(manifest_of(root, manifest))
     return root, pixels
+
+
+def manifest_of(root: Path, checksum: str) -> str:
+    """List every file with its checksum, ``"MD5"`` or ``"SHA3-256"``, as ESA does."""
+    objects = []
+    for file in sorted(one for one in root.rglob("*") if one.is_file()):
+        content = file.read_bytes()
+        digest = hashlib.new(checksum.lower().replace("-", "_"), content).hexdigest()
+        objects.append(
+            OBJECT.format(
+                size=len(content), href=file.relative_to(root).as_posix(), checksum=checksum,
+                digest=digest.upper() if file.suffix == ".jp2" else digest,
+            )
+        )  # fmt: skip
+    return MANIFEST.format(objects="".join(objects))
 
 
 def metadata(level, size, baseline, psd, offset, name, files) -> tuple[str, str]:

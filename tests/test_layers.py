@@ -27,8 +27,9 @@ LEVELS = {
 }  # fmt: skip
 #: Files that belong to a room of another name.
 ROOM_OF = {
+    "masks": "grid",
     "foreign": "stac", "foreign_layers": "stac", "foreign_pixels": "stac",
-    "items": "stac", "stac_conditions": "stac", "stac_records": "stac", "stac_search": "stac",
+    "items": "stac", "stac_conditions": "stac", "stac_entry": "stac", "stac_records": "stac", "stac_search": "stac",
     "stac_engines": "stac", "stac_odc": "stac",
     "product": "write", "product_collection": "write", "write_blocks": "write", "write_cog": "write",
     "write_delivery": "write", "write_layout": "write", "write_order": "write", "write_zarr": "write",
@@ -40,7 +41,8 @@ ROOM_OF = {
     "study_flags": "study_figures", "cli_batch": "cli", "cli_evaluate": "cli", "cli_options": "cli",
     "batch_cluster": "batch", "batch_crew": "batch", "batch_gpu": "batch", "batch_manifest": "batch",
     "batch_plan": "batch", "batch_report": "batch", "batch_scene": "batch",
-    "eopf": "safe", "safe_files": "safe", "safe_masks": "safe", "safe_metadata": "safe", "safe_pixels": "safe",
+    "eopf": "safe", "safe_checksums": "safe", "safe_files": "safe", "safe_masks": "safe", "safe_metadata": "safe",
+    "safe_pixels": "safe",
     "sampling_draw": "sampling", "sampling_places": "sampling",
 }  # fmt: skip
 #: Room -> rooms of the same level it may import all the same.

@@ -5,6 +5,14 @@ are in `test_stac_faults`.
 """
 
 import json
+import shutil
+import ssl
+import subprocess
+import threading
+import traceback
+from contextlib import contextmanager
+from functools import partial
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import dask
 import numpy as np
@@ -185,6 +193,69 @@ def test_an_error_does_not_tell_the_signature(written, range_server, mode, engin
     assert "secret" not in str(error.value)
 
 
+class Circle(BaseHTTPRequestHandler):
+    """Every address leads to itself."""
+
+    def do_HEAD(self):
+        self.send_response(302)
+        self.send_header("Location", self.path)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_GET = do_HEAD
+
+    def log_message(self, *args):
+        pass
+
+
+@contextmanager
+def listening(handler, tls=None):
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def of_address(written, address):
+    item = written.item()
+    for name, asset in item["assets"].items():
+        asset["href"] = f"{address}/{name}.tif"
+    return item
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_host_that_is_not_reached_is_said_with_what_to_try(written, engine):
+    with listening(Circle) as host:
+        circle = open_stac(of_address(written, f"http://{host}"), engine=engine, bands=["B05"], gdal_env=QUICK)
+        with pytest.raises(SourceError, match=r"\(10\) redirects followed\. The address leads in a circle"):
+            circle["B05"].compute()
+    for address, message in {
+        f"http://{host}": r"(Could not|Couldn't) connect to server\. Nothing answers there\. Check host and port",
+        "http://nobody.invalid": r"Could not resolve host: nobody\.invalid\. No name server knows the host",
+    }.items():
+        ds = open_stac(of_address(written, address), engine=engine, bands=["B05"], gdal_env=QUICK)
+        with pytest.raises(SourceError, match=message):
+            ds["B05"].compute()
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="openssl makes the certificate")
+def test_a_certificate_that_nobody_vouches_for_is_said_and_can_be_named(written, tmp_path):
+    key, certificate = str(tmp_path / "key.pem"), str(tmp_path / "certificate.pem")
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate]
+    subprocess.run([*made, "-subj", "/CN=x", "-addext", "subjectAltName=IP:127.0.0.1"], check=True, capture_output=True)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate, key)
+    with listening(partial(SimpleHTTPRequestHandler, directory=tmp_path), tls) as host:
+        item = of_address(written, f"https://{host}")
+        with pytest.raises(SourceError, match=r"certificate\. The connection cannot be trusted\..*GDAL_CURL_CA_BUNDLE"):
+            open_stac(item, bands=["B05"], gdal_env=QUICK)["B05"].compute()
+        named = {**QUICK, "GDAL_CURL_CA_BUNDLE": certificate}
+        with pytest.raises(SourceError, match=r"HTTP response code: 404\. Check that the address exists"):
+            open_stac(item, bands=["B06"], gdal_env=named)["B06"].compute()
+
+
 # --- afterwards ------------------------------------------------------------------------------------------------------
 
 
@@ -337,6 +408,16 @@ def test_an_api_that_fails_is_an_error_that_names_it(front, mode, message):
     with pytest.raises(SourceError, match=message.format(url=url)):
         find_items(url, collection="sentinel-2-l2a", datetime="2023-06", timeout=0.5 if "stall" in mode else 60)
     assert len(front.requests) <= 10
+
+
+@pytest.mark.parametrize("mode", ["404", "500", "garbage", "cut", "search-403", "search-cut", "nobody"])
+def test_an_error_of_a_catalogue_does_not_tell_the_password_or_the_signature(front, mode):
+    host = "127.0.0.1:1" if mode == "nobody" else front.url.removeprefix("http://")
+    word = "sec" + "ret"  # a traceback quotes the lines of this file
+    url = f"me:{word}@{host}/{mode}/?se=1&sig={word}"
+    with pytest.raises(SourceError, match=rf"http://{host}/{mode}/") as error:
+        find_items("http://" + url, collection="sentinel-2-l2a", datetime="2023-06")
+    assert word not in "".join(traceback.format_exception(error.value))
 
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf"), "60", None, True])

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 
 import eosr
-from eosr import grid, metrics, radiometry, write
+from eosr import grid, masks, metrics, radiometry, write
 
 ROOT = Path(__file__).resolve().parents[1]
 FUNCTIONS = sorted(name for name in eosr.__all__ if inspect.isfunction(getattr(eosr, name)))
@@ -22,6 +22,7 @@ FUNCTIONS = sorted(name for name in eosr.__all__ if inspect.isfunction(getattr(e
 LONGEST = 410
 SUBMODULE_FUNCTIONS = {
     "grid.at": grid.at, "grid.from_arrays": grid.from_arrays, "grid.crop_to_multiple": grid.crop_to_multiple,
+    "masks.mask_like": masks.mask_like,
     "radiometry.to_digital_numbers": radiometry.to_digital_numbers, "write.to_stac_items": write.to_stac_items,
 }  # fmt: skip
 

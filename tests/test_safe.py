@@ -92,6 +92,21 @@ def test_the_offset_can_be_overruled_and_bands_chosen(kind, products):
     assert open_safe(products[kind][0], offset="none").attrs["offset_policy"] == "none"
 
 
+@pytest.mark.parametrize("stage", [False, True], ids=["read", "staged"])
+def test_a_window_is_that_of_open_stac(stage, products, tmp_path):
+    path, pixels = products["L2A"]
+    box = {"bbox": (LEFT + 130, TOP - 900, LEFT + 700, TOP - 310), "bbox_crs": "item"}
+    ds = open_safe(path, chunks=36, masks=True, stage=tmp_path if stage else None, **box)
+    theirs = eosr.open_stac(item_of(read_product(path)), chunks=36, **box)
+    assert ds["B05"].chunks == theirs["B05"].chunks == ds["SCL"].chunks
+    xr.testing.assert_identical(ds["x60"], theirs["x60"])
+    for name, step in (("B02", 6), ("B05", 3), ("SCL", 3), ("B09", 1)):
+        expected = pixels[name][5 * step : 15 * step, 2 * step : 12 * step]
+        np.testing.assert_array_equal(ds[name].isel(time=0).values, expected)
+    with pytest.raises(GridError, match=r"lies outside the scene S2B_MSIL2A_.*Choose a bbox within"):
+        open_safe(path, bbox=(0, 0, 1, 1))
+
+
 def test_offsets_that_are_not_minus_1000_are_those_of_the_metadata(tmp_path):
     path, _ = write_safe(tmp_path, level="L1C", size=36, offset=-900)
     ds = open_safe(path)
@@ -101,7 +116,48 @@ def test_offsets_that_are_not_minus_1000_are_those_of_the_metadata(tmp_path):
 def test_a_product_made_by_a_toolbox_without_offsets_has_none(tmp_path):
     """Sen2Cor on a desk writes baseline 99.99; the metadata tell, not the number of the baseline."""
     path, _ = write_safe(tmp_path, size=36, baseline="99.99", offset=None)
-    assert open_safe(path).attrs["radiometric_offset"] == 0
+    ds = open_safe(path)
+    assert (ds.attrs["radiometric_offset"], ds.attrs["offset_source"]) == (0, "no BOA_ADD_OFFSET in the metadata")
+
+
+@pytest.mark.parametrize(
+    ("level", "baseline", "offset", "said"),
+    [
+        (
+            "L2A",
+            "03.01",
+            -1000,
+            r"state a BOA_ADD_OFFSET of -1000, and processing baseline 03\.01, which had none\. .*=-1000 or ",
+        ),
+        (
+            "L1C",
+            "02.14",
+            -900,
+            r"state a RADIO_ADD_OFFSET of -900, and processing baseline 02\.14, .*: offset=-900 or ",
+        ),
+        (
+            "L2A",
+            "04.00",
+            None,
+            r"state no BOA_ADD_OFFSET, and processing baseline 04\.00, which has one\. .*=-1000 or ",
+        ),
+        (
+            "L1C",
+            "05.09",
+            None,
+            r"state no RADIO_ADD_OFFSET, and processing baseline 05\.09, which has one\. .*=-1000 or ",
+        ),
+    ],
+)
+def test_an_offset_that_contradicts_the_baseline_is_an_error_until_one_is_named(
+    level, baseline, offset, said, tmp_path
+):
+    path, _ = write_safe(tmp_path, size=36, level=level, baseline=baseline, offset=offset)
+    with pytest.raises(RadiometryError, match=rf"the metadata of .*\.SAFE {said}offset=0\."):
+        open_safe(path)
+    for named in (-1000, 0):
+        ds = open_safe(path, offset=named)
+        assert (ds.attrs["radiometric_offset"], ds.attrs["offset_source"]) == (named, f"offset={named}")
 
 
 # ------------------------------------------------------------------------------------------------------------- masks
@@ -135,6 +191,25 @@ def test_masks_need_no_20_m_band_to_be_asked_for(products):
     assert list(ds.data_vars) == ["B02", "SCL"]
     assert "spatial_ref20" in ds.coords
     assert ds["SCL"].encoding["grid_mapping"] == "spatial_ref20"
+
+
+def test_a_mask_without_a_20_m_band_to_lie_on_is_told(products, tmp_path):
+    path = broken(products, tmp_path)
+    for file in path.glob("**/R20m/*_B*_20m.jp2"):
+        file.unlink()
+    with pytest.raises(
+        SourceError, match=r"holds the mask SCL, and no file of a 20 m band, on whose grid it would lie"
+    ):
+        open_safe(path, bands=["B02"], masks="SCL")
+    with pytest.raises(SourceError, match=r"L1C.* has no file for the mask SCL\. Open it without"):
+        open_safe(products["L1C"][0], masks="SCL")
+
+
+def test_a_product_without_any_image_is_not_answered_with_no_bands(products, tmp_path):
+    path = broken(products, tmp_path)
+    shutil.rmtree(next(path.glob("GRANULE/*/IMG_DATA")))
+    with pytest.raises(SourceError, match=r"lacks the file .*, which its metadata list\. Get the product again\.$"):
+        open_safe(path)
 
 
 def test_masks_true_takes_what_there_is_and_a_name_must_be_there(products, tmp_path):
@@ -339,7 +414,14 @@ def tile(path: Path) -> Path:
         (lambda p: replaced(main(p), "IMAGE_FILE", "PICTURE"), r"metadata of .* list no images of bands"),
         (lambda p: replaced(main(p), 'band_id="3"', 'band_id="33"'), r"state a BOA_ADD_OFFSET that is none: .*'33'"),
         (lambda p: replaced(tile(p), 'resolution="20"', 'resolution="30"'), r"metadata of .* describe no grid of 20 m"),
+        (lambda p: replaced(main(p), 'id="3">-1000', 'id="-1">-1000'), r"state a BOA_ADD_OFFSET that is none: .*'-1'"),
+        (lambda p: replaced(main(p), 'id="3">-1000', 'id="3">inf'), r"state a BOA_ADD_OFFSET that is none: .*'inf'"),
+        (lambda p: replaced(main(p), 'id="3">-1000', 'id="3">-0.1'), r"state a BOA_ADD_OFFSET that is none: .*'-0\.1'"),
+        (lambda p: replaced(main(p), ">10000<", ">abc<"), r"say BOA_QUANTIFICATION_VALUE 'abc', which is no number"),
         (lambda p: replaced(tile(p), ">144<", ">many<"), r"say NROWS 'many', which is no number"),
+        (lambda p: replaced(tile(p), ">144<", ">nan<"), r"say NROWS 'nan', which is no number\. Get the product again"),
+        (lambda p: replaced(tile(p), ">144<", ">-144<"), r"say NROWS -144, which is no number of pixels\. Get the"),
+        (lambda p: replaced(tile(p), ">144<", ">144.5<"), r"say NROWS 144\.5, which is no number of pixels\. Get the"),
         (lambda p: replaced(tile(p), "EPSG:32632", "WGS84"), r"place it in 'WGS84', which is no EPSG code"),
         (
             lambda p: shutil.copytree(next(p.glob("GRANULE/*")), p / "GRANULE" / "another"),
@@ -406,6 +488,16 @@ def test_a_damaged_archive_is_refused(products, tmp_path):
     whole.write_bytes(content)
     with pytest.raises(SourceError, match=r"cannot read .*MTD_MSIL2A\.xml in .*whole\.zip: .* Get the product again"):
         open_safe(whole)
+
+
+@pytest.mark.parametrize("packed", ["bzip2", "lzma"])
+def test_an_archive_packed_in_a_way_that_gdal_does_not_read_is_told(packed, products, tmp_path):
+    path, _ = products["L2A"]
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", getattr(zipfile, f"ZIP_{packed.upper()}")) as archive:
+        for one in sorted(path.rglob("*")):
+            archive.write(one, one.relative_to(path.parent))
+    with pytest.raises(SourceError, match=rf"x\.zip is packed by {packed}, which GDAL does not read\. Unpack it, and"):
+        open_safe(tmp_path / "x.zip")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may look into every folder")

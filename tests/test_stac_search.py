@@ -215,7 +215,16 @@ def test_a_folder_is_read_by_its_catalogue_or_asks_which_file(catalogue, tmp_pat
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("S2A_MSIL2A_20230601T101031.SAFE", r"is a SAFE product, .* stac sentinel2 create-item"),
+        (
+            "S2A_MSIL2A_20230601T101031.SAFE",
+            r"is a SAFE product, and no STAC\. Open it with eosr\.open_safe\('.*\.SAFE'\)",
+        ),
+        ("x/MTD_MSIL2A.xml", r"is a SAFE product, and no STAC\. Open it with eosr\.open_safe\('.*/MTD_MSIL2A\.xml'\)"),
+        (
+            "https://example.com/S2B.zarr",
+            r"is an EOPF product, and no STAC\. Open it with eosr\.open_eopf\('https.*zarr'",
+        ),
+        ("sharpened.zarr", r"is a Zarr store, and no STAC\. Open one that eosr wrote with xr\.open_zarr\('.*sharpened"),
         ("B02.tif", r"B02.tif holds pixels, and no STAC. Give the .json of the STAC item that lists the file"),
         ("https://example.com/B02.jp2", "holds pixels"),
     ],
