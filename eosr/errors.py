@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
+#: An address in a text: scheme, user and password, host and path, and what follows.
+_ADDRESS: Final = re.compile(r"(\w://)([^\s/'\"?#]*@)?([^\s'\"?#]*)([?#][^\s'\"]*)?")
+
 
 def first_line(error: BaseException) -> str:
     """First line of what an error says, without the full stop; its kind where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def without_secrets(text: str) -> str:
+    """Text whose addresses have lost user and password, and what follows the question mark: it may be a signature."""
+    return _ADDRESS.sub(r"\1\3", text)
 
 
 class EosrError(Exception):
