@@ -23,11 +23,13 @@ from typing import Any, Final
 import dask.array as da
 import numpy as np
 import xarray as xr
+import zarr
 from pyproj import CRS
 from pyproj.exceptions import CRSError
 
 from eosr.bands import BANDS, BASELINE_0400_OFFSET, NODATA, QUANTIFICATION, bands_of, check_bands
-from eosr.eopf_store import Arrays, Raster, open_arrays
+from eosr.eopf_store import open_arrays
+from eosr.eopf_tree import AnyArrays, AnyRaster, tree_arrays
 from eosr.errors import GridError, RadiometryError, SourceError, first_line
 from eosr.grid import STEPS, TOLERANCE
 from eosr.patches import CLOUDY
@@ -35,7 +37,7 @@ from eosr.safe import as_variable, asked_masks, placed, with_grid
 from eosr.safe_files import AGAIN
 from eosr.safe_metadata import Image, Product, item_of
 from eosr.stac import LONLAT, open_stac
-from eosr.stac_search import TIMEOUT
+from eosr.stac_search import TIMEOUT, check_timeout
 
 __all__ = ["open_eopf"]
 
@@ -56,12 +58,12 @@ class _Store:
     """One product: where it is, its root group, and what the attributes of that say."""
 
     where: str
-    arrays: Arrays
+    arrays: AnyArrays
     id: str
     properties: Mapping[str, Any]
     other: Mapping[str, Any]
 
-    def lazy(self, raster: Raster) -> da.Array:
+    def lazy(self, raster: AnyRaster) -> da.Array:
         """Pixels, dims (y, x), lazy."""
         return raster.lazy(self.properties.get("created"))
 
@@ -72,7 +74,7 @@ class _Store:
 
 
 def open_eopf(
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | xr.DataTree | zarr.Group,
     *,
     bands: Sequence[str] | None = None,
     chunks: int | None = None,
@@ -86,9 +88,11 @@ def open_eopf(
 
     Parameters
     ----------
-    source : path or URL
+    source : path, URL, DataTree or zarr.Group
         Root of the product: a folder ``*.zarr``, a zip archive of it (not unpacked), or an address. ``https://`` needs
-        the package aiohttp. Zarr v2 and v3.
+        the package aiohttp. Zarr v2 and v3. A tree of ``xr.open_datatree(path, engine="zarr", chunks={})`` gives the
+        same: what xarray decoded to reflectance is undone, without loss. Trees and groups are read as they were
+        opened, with their own time-outs.
     bands : sequence of str, optional
         Default: every band of the processing level (B10 included for L1C).
     chunks : int, optional
@@ -158,8 +162,9 @@ def open_eopf(
     return ds.drop_vars([name for name in ds.data_vars if name in BANDS and name not in wanted])
 
 
-def _open(source: str | os.PathLike[str], timeout: float = TIMEOUT) -> _Store:
-    arrays = open_arrays(source, timeout)
+def _open(source: str | os.PathLike[str] | xr.DataTree | zarr.Group, timeout: float = TIMEOUT) -> _Store:
+    check_timeout(timeout)
+    arrays = tree_arrays(source) if isinstance(source, xr.DataTree) else open_arrays(source, timeout)
     where, attrs = arrays.place.where, arrays.attributes()
     stac, other = attrs.get("stac_discovery"), attrs.get("other_metadata")
     properties = stac.get("properties") if isinstance(stac, Mapping) else None
@@ -172,7 +177,7 @@ def _open(source: str | os.PathLike[str], timeout: float = TIMEOUT) -> _Store:
     return _Store(where=where, arrays=arrays, id=str(stac.get("id") or ""), properties=properties, other=other)
 
 
-def _read_product(store: _Store) -> tuple[Product, dict[str, Raster]]:
+def _read_product(store: _Store) -> tuple[Product, dict[str, AnyRaster]]:
     """What the attributes say, in the record that SAFE products use; and the arrays of the native bands."""
     level = _level(store)
     paths = {name: f"{_REFLECTANCE}/r{band.gsd}m/{name.lower()}" for name, band in BANDS.items()}
@@ -208,12 +213,12 @@ def _level(store: _Store) -> str:
     )
 
 
-def _attributes(array: Raster) -> dict[str, Any]:
+def _attributes(array: AnyRaster) -> dict[str, Any]:
     """Attributes of an array, with those that EOPF-CPM 2 keeps in ``_eopf_attrs``."""
     return {**array.attrs, **(array.attrs.get("_eopf_attrs") or {})}
 
 
-def _epsg(store: _Store, arrays: Mapping[str, Raster]) -> int:
+def _epsg(store: _Store, arrays: Mapping[str, AnyRaster]) -> int:
     holders = {"stac_discovery": store.properties, "other_metadata": store.other}
     for array in arrays.values():
         mapping = store.arrays.get(f"{array.path.rpartition('/')[0]}/spatial_ref")
@@ -249,30 +254,33 @@ def _grid(store: _Store, gsd: int) -> tuple[float, float, int, int]:
         if abs(math.remainder(edges[axis][0], gsd)) > TOLERANCE * gsd:
             raise GridError(
                 f"{path} of {store.where} starts at {centres[0]:.12g}, which is no centre of a {gsd} m pixel, so its "
-                f"grid does not nest with the others. {AGAIN}"
+                f"grid does not nest with the others. {store.arrays.place.again}"
             )
     return edges["x"][0], edges["y"][0], edges["y"][1], edges["x"][1]
 
 
-def _image(store: _Store, name: str, array: Raster, epsg: int, grid: tuple[float, float, int, int]) -> Image:
+def _image(store: _Store, name: str, array: AnyRaster, epsg: int, grid: tuple[float, float, int, int]) -> Image:
     left, top, rows, columns = grid
     if array.shape != (rows, columns):
         raise GridError(
-            f"{array.path} of {store.where} has the shape {array.shape}, its coordinates say {rows, columns}. {AGAIN}"
+            f"{array.path} of {store.where} has the shape {array.shape}, its coordinates say {rows, columns}. "
+            f"{store.arrays.place.again}"
         )
     stated = _attributes(array).get("proj:transform")
     if stated and (stated[2], stated[5]) != (left, top):
         raise GridError(
             f"{array.path} of {store.where} starts at ({stated[2]:.12g}, {stated[5]:.12g}) by its proj:transform, and "
-            f"at ({left:.12g}, {top:.12g}) by its coordinates. {AGAIN}"
+            f"at ({left:.12g}, {top:.12g}) by its coordinates. {store.arrays.place.again}"
         )
+    # A tree from memory is nowhere, and an item wants to know where its files are.
+    where = store.where if "://" in store.where or os.path.isabs(store.where) else f"memory://{store.where}"
     return Image(
-        name=name, href=f"{store.where}/{array.path}", epsg=epsg, gsd=BANDS[name].gsd, left=left, top=top, rows=rows,
+        name=name, href=f"{where}/{array.path}", epsg=epsg, gsd=BANDS[name].gsd, left=left, top=top, rows=rows,
         columns=columns, dtype=array.dtype.name,
     )  # fmt: skip
 
 
-def _offset(store: _Store, array: Raster) -> int | None:
+def _offset(store: _Store, array: AnyRaster) -> int | None:
     """Offset that a band states [DN]; None if it states none."""
     attrs = _attributes(array)
     scale, offset = (value if isinstance(value := attrs.get(key), int | float) else None for key in _CF)
@@ -286,7 +294,7 @@ def _offset(store: _Store, array: Raster) -> int | None:
     return None if scale is None or offset is None else round(offset / scale)
 
 
-def _check_offset(store: _Store, baseline: str, stated: Mapping[str, int], arrays: Mapping[str, Raster]) -> None:
+def _check_offset(store: _Store, baseline: str, stated: Mapping[str, int], arrays: Mapping[str, AnyRaster]) -> None:
     """Stop where the bands, other_metadata and the baseline do not tell one offset; a wrong one is 0.1 everywhere."""
     found = _OFFSETS.findall(json.dumps(store.other, default=str))
     elsewhere = {round(float(number)) for text in found for number in re.findall(r"[+-]?\d+(?:\.\d+)?", text)}

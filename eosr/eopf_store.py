@@ -24,11 +24,10 @@ import numpy.typing as npt
 import zarr
 from dask.array.core import normalize_chunks
 from dask.base import tokenize
-from zarr.storage import FsspecStore, LocalStore, ZipStore
+from zarr.storage import FsspecStore, LocalStore, MemoryStore, ZipStore
 
 from eosr.errors import MissingExtraError, SourceError, first_line, without_secrets
 from eosr.safe_files import AGAIN
-from eosr.stac_search import check_timeout
 
 Answer = TypeVar("Answer")
 
@@ -51,6 +50,8 @@ class Place:
     remote: bool = False
     #: What was set for the wait for an answer [s]; None: the store has its own.
     timeout: float | None = None
+    #: What helps where its grid is not as stated.
+    again: str = AGAIN
 
     def ask(self, what: str, call: Callable[[], Answer], attempt: int = 1) -> Answer:
         """What a call returns; what is remote is asked again.
@@ -164,17 +165,23 @@ def _block(array: zarr.Array[Any], path: str, place: Place, block_info: Any = No
     return read(array, window, path, place).astype(block_info[None]["dtype"], copy=False)
 
 
-def open_arrays(source: str | os.PathLike[str], timeout: float) -> Arrays:
-    """Root group of a product on disk, in a zip archive, or at an address.
+def open_arrays(source: str | os.PathLike[str] | zarr.Group, timeout: float) -> Arrays:
+    """Root group of a product on disk, in a zip archive, or at an address; or one that is open.
 
     Raises
     ------
     SourceError
-        If there is nothing, no Zarr store, or no answer; if ``timeout`` is no number of seconds.
+        If there is nothing, no Zarr store, or no answer; or if it is something else.
     MissingExtraError
         If the address needs a package that is not installed.
     """
-    check_timeout(timeout)
+    if isinstance(source, zarr.Group):
+        return Arrays(place=_place_of(source), root=source)
+    if not isinstance(source, str | os.PathLike):
+        raise SourceError(
+            f"source is of type {type(source).__name__}, which is no EOPF product. Give the path or address of one, or "
+            "what xr.open_datatree(path, engine='zarr', chunks={}) or zarr.open_group(path, mode='r') returns."
+        )
     address = str(source).rstrip("/")
     remote = "://" in address
     if not remote:
@@ -202,6 +209,16 @@ def open_arrays(source: str | os.PathLike[str], timeout: float) -> Arrays:
             return Arrays(place=place, root=place.ask("", opened))
     except ImportError as error:
         raise MissingExtraError(f"{error}, to read {place.where}. Run: pip install aiohttp requests") from error
+
+
+def _place_of(group: zarr.Group) -> Place:
+    store = group.store
+    if isinstance(store, LocalStore | ZipStore | FsspecStore):
+        root = str(store.root if isinstance(store, LocalStore) else store.path)
+        where = f"{without_secrets(root).rstrip('/')}/{group.path}".rstrip("/")
+    else:
+        where = f"the group {group.path or '/'} given"
+    return Place(where=where, remote=not isinstance(store, LocalStore | ZipStore | MemoryStore))
 
 
 def _on_disk(source: str | os.PathLike[str]) -> tuple[Place, str]:
