@@ -197,11 +197,11 @@ def test_a_signature_is_sent_with_every_request_and_is_no_part_of_the_product(at
 @pytest.mark.parametrize(
     ("text", "bare"),
     [
-        ("403, url='http://h/x.zarr/.zgroup?sig=a&b=c'", "403, url='http://h/x.zarr/.zgroup'"),
-        ("https://me:pass@word@h:80/x?y#z (no)", "https://h:80/x (no)"),
+        ("403, url='http://h.invalid/x.zarr/.zgroup?sig=a&b=c'", "403, url='http://h.invalid/x.zarr/.zgroup'"),
+        ("https://me:pass@word@h.invalid:80/x?y#z (no)", "https://h.invalid:80/x (no)"),
         ("s3://bucket/x.zarr", "s3://bucket/x.zarr"),
         ("is it me@home? no: /a/b?c", "is it me@home? no: /a/b?c"),
-        ("two: http://a@b/c?d, http://e/f?g=h", "two: http://b/c http://e/f"),
+        ("two: http://a@b.invalid/c?d, http://e.invalid/f?g=h", "two: http://b.invalid/c http://e.invalid/f"),
     ],
 )
 def test_addresses_lose_what_may_be_secret(text, bare):
