@@ -6,6 +6,8 @@ to do, without what is secret in an address. What is remote is asked for again.
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
 import os
 import re
@@ -156,8 +158,28 @@ def block_sides(chunks: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def read(array: zarr.Array[Any], window: tuple[slice, ...], path: str, place: Place) -> npt.NDArray[Any]:
-    """Pixels of a window."""
-    return place.ask(path, lambda: np.asarray(array[window]))
+    """Pixels of a window; where that fails over the network, chunk by chunk.
+
+    A window is many requests, and the first that fails ends it: read as a whole again, another may fail.
+    """
+    if not place.remote:
+        return place.ask(path, lambda: np.asarray(array[window]))
+    try:
+        return np.asarray(array[window])
+    except Exception as error:  # noqa: BLE001 - as above
+        attempt = 2 if isinstance(error, TimeoutError) else 1
+    ranges = [range(*one.indices(length)) for one, length in zip(window, array.shape, strict=True)]
+    pixels = np.empty([len(one) for one in ranges], array.dtype)
+    cuts = (
+        [one[at : at + side] for at in range(0, len(one), side)] for one, side in zip(ranges, array.chunks, strict=True)
+    )
+    for piece in itertools.product(*cuts):
+        at = tuple(slice(one.start, one.stop) for one in piece)
+        here = tuple(
+            slice(one.start - all_.start, one.stop - all_.start) for one, all_ in zip(piece, ranges, strict=True)
+        )
+        pixels[here] = place.ask(path, functools.partial(array.__getitem__, at), attempt)
+    return pixels
 
 
 def _block(array: zarr.Array[Any], path: str, place: Place, block_info: Any = None) -> npt.NDArray[Any]:

@@ -6,6 +6,7 @@ import traceback
 
 import numpy as np
 import pytest
+import zarr
 from range_server import serve
 from test_eopf import R, unconsolidate, write_eopf
 
@@ -61,7 +62,7 @@ def metadata(version) -> str:
     ("version", "whole", "mode"),
     [
         *((3, True, mode) for mode in ("500-first", "503-twice", "403-first", "cut-first", "garbage-first")),
-        (2, True, "500-first"), (2, False, "500-first"), (3, False, "503-twice"),
+        (3, True, "503-first"), (2, True, "cut-first"), (2, False, "500-first"), (3, False, "503-twice"),
     ],
 )  # fmt: skip
 def test_a_fault_that_passes_is_asked_again(version, whole, mode, at):
@@ -69,6 +70,15 @@ def test_a_fault_that_passes_is_asked_again(version, whole, mode, at):
     ds = open_eopf(f"{server.url}/{mode}/{written.path.name}", bands=["B02", "B05"], masks=True)
     for name in ds.data_vars:
         np.testing.assert_array_equal(ds[name].isel(time=0).values, written.pixels[name])
+
+
+def test_a_block_whose_chunks_fail_one_after_the_other_is_read(at):
+    """25 chunks, one request at a time: read as a whole three times, it would fail three times."""
+    written, server = at()
+    ds = open_eopf(f"{server.url}/ok/{written.path.name}", bands=["B02"])
+    server.mode = "500-first"
+    with zarr.config.set({"async.concurrency": 1}):
+        np.testing.assert_array_equal(ds["B02"].isel(time=0).values, written.pixels["B02"])
 
 
 @pytest.mark.parametrize(
