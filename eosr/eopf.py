@@ -14,34 +14,30 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
-import time
-import warnings
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import dask.array as da
 import numpy as np
-import numpy.typing as npt
 import xarray as xr
 import zarr
-from dask.array.core import normalize_chunks
-from dask.base import tokenize
 from pyproj import CRS
 from pyproj.exceptions import CRSError
-from zarr.storage import FsspecStore, LocalStore, ZipStore
 
 from eosr.bands import BANDS, BASELINE_0400_OFFSET, NODATA, QUANTIFICATION, bands_of, check_bands
-from eosr.errors import GridError, MissingExtraError, RadiometryError, SourceError, first_line
+from eosr.eopf_store import open_arrays
+from eosr.eopf_tree import AnyArrays, AnyRaster, tree_arrays
+from eosr.errors import GridError, RadiometryError, SourceError, first_line
 from eosr.grid import STEPS, TOLERANCE
 from eosr.patches import CLOUDY
 from eosr.safe import as_variable, asked_masks, placed, with_grid
 from eosr.safe_files import AGAIN
 from eosr.safe_metadata import Image, Product, item_of
 from eosr.stac import LONLAT, open_stac
+from eosr.stac_search import TIMEOUT, check_timeout
 
 __all__ = ["open_eopf"]
 
@@ -55,8 +51,6 @@ _CRS_KEYS: Final = ("proj:code", "proj:epsg", "horizontal_crs_code", "horizontal
 _CF: Final = ("scale_factor", "add_offset")
 #: A number, or a list of some, under a key like that of SAFE: ``RADIO_ADD_OFFSET``, ``BOA_ADD_OFFSET``.
 _OFFSETS: Final = re.compile(r'"\w*(?:radio|boa)\w*offset\w*": (\[[^]{]*\]|"?[+-]?\d[\d.]*)', re.IGNORECASE)
-#: Side of the blocks that are read at once, about [pixels]; always whole chunks of the store.
-_BLOCK: Final = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,14 +58,14 @@ class _Store:
     """One product: where it is, its root group, and what the attributes of that say."""
 
     where: str
-    root: zarr.Group
+    arrays: AnyArrays
     id: str
     properties: Mapping[str, Any]
     other: Mapping[str, Any]
 
-    def array(self, path: str) -> zarr.Array[Any] | None:
-        found = self.root.get(path)
-        return found if isinstance(found, zarr.Array) else None
+    def lazy(self, raster: AnyRaster) -> da.Array:
+        """Pixels, dims (y, x), lazy."""
+        return raster.lazy(self.properties.get("created"))
 
     def text(self, *keys: str) -> str:
         """Text of the first property that says something; the converter writes ``"null"`` for nothing."""
@@ -80,7 +74,7 @@ class _Store:
 
 
 def open_eopf(
-    source: str | Path,
+    source: str | os.PathLike[str] | xr.DataTree | zarr.Group,
     *,
     bands: Sequence[str] | None = None,
     chunks: int | None = None,
@@ -88,14 +82,17 @@ def open_eopf(
     bbox: Sequence[float] | None = None,
     bbox_crs: str = LONLAT,
     masks: bool | str | Sequence[str] = False,
+    timeout: float = TIMEOUT,
 ) -> xr.Dataset:
     """Sentinel-2 product (L1C or L2A) in the EOPF Zarr format as a lazy multi-resolution Dataset of digital numbers.
 
     Parameters
     ----------
-    source : path or URL
+    source : path, URL, DataTree or zarr.Group
         Root of the product: a folder ``*.zarr``, a zip archive of it (not unpacked), or an address. ``https://`` needs
-        the package aiohttp. Zarr v2 and v3.
+        the package aiohttp. Zarr v2 and v3. A tree of ``xr.open_datatree(path, engine="zarr", chunks={})`` gives the
+        same: what xarray decoded to reflectance is undone, without loss. Trees and groups are read as they were
+        opened, with their own time-outs.
     bands : sequence of str, optional
         Default: every band of the processing level (B10 included for L1C).
     chunks : int, optional
@@ -108,6 +105,9 @@ def open_eopf(
     masks : bool, str or sequence of str
         Masks to add on the 20 m grid. ``"SCL"``, uint8: the scene classification of L2A. ``"cloud_mask"``, bool: its
         classes 3, 8, 9, 10 in L2A, opaque cloud and cirrus in L1C. True: those that the product has.
+    timeout : float
+        For ``http://`` and ``https://``: what a server may take before the first byte of an answer, and between two
+        [s]; one request as a whole may take ten times that. No answer is asked for twice, a fault three times.
 
     Returns
     -------
@@ -132,7 +132,7 @@ def open_eopf(
     The CF attributes of the bands are read, never applied. A chunk that is absent from the store is nodata, as Zarr
     defines it: a store that was copied in part cannot be told from one with gaps.
     """
-    product, arrays = _read_product(store := _open(source))
+    product, arrays = _read_product(store := _open(source, timeout))
     wanted = bands_of(product.level) if bands is None else check_bands(bands)
     asked = asked_masks(masks)
     item = item_of(product)
@@ -150,7 +150,7 @@ def open_eopf(
         ds.attrs["offset_source"] = "add_offset of the bands"
     side = 1536 if chunks is None else int(chunks)
     for name in map(str, ds.data_vars):
-        pixels = placed(_lazy(arrays[name], store)[None], ds, product.images[name])
+        pixels = placed(store.lazy(arrays[name])[None], ds, product.images[name])
         ds[name] = ds[name].copy(data=pixels.rechunk((1, *(2 * [side // STEPS[BANDS[name].gsd]]))))
     for name in asked:
         mask = _lazy_mask(name, store, product)
@@ -162,58 +162,26 @@ def open_eopf(
     return ds.drop_vars([name for name in ds.data_vars if name in BANDS and name not in wanted])
 
 
-def _open(source: str | Path) -> _Store:
-    where = str(source).rstrip("/")
-    remote, path = "://" in where, ""
-    if not remote:
-        where = str(Path(where).expanduser().absolute())
-        if not Path(where).exists():
-            raise SourceError(f"there is no {source}. Name the .zarr folder of an EOPF product, its zip, or its URL.")
-        path = "" if Path(where).is_dir() else _root_in_zip(where)
-    try:
-        store: FsspecStore | LocalStore | ZipStore
-        if remote:
-            store = FsspecStore.from_url(where, read_only=True)
-        else:
-            store = LocalStore(where, read_only=True) if Path(where).is_dir() else ZipStore(where, mode="r")
-        with warnings.catch_warnings():
-            # Types of text that zarr calls unstable stand in the coordinates of the angles [1]; they are not read.
-            warnings.simplefilter("ignore", category=FutureWarning)
-            root = zarr.open_group(store, path=path, mode="r")
-    except ImportError as error:
-        raise MissingExtraError(f"{error}, to read {source}. Run: pip install aiohttp requests") from error
-    except Exception as error:  # stores and codecs raise whatever they like
-        raise SourceError(
-            f"{source} is no Zarr store that can be read ({first_line(error)}). Name the root of an EOPF product: "
-            "the folder that ends in .zarr, its zip archive, or its URL."
-        ) from error
-    attrs = root.attrs.asdict()
+def _open(source: str | os.PathLike[str] | xr.DataTree | zarr.Group, timeout: float = TIMEOUT) -> _Store:
+    check_timeout(timeout)
+    arrays = tree_arrays(source) if isinstance(source, xr.DataTree) else open_arrays(source, timeout)
+    where, attrs = arrays.place.where, arrays.attributes()
     stac, other = attrs.get("stac_discovery"), attrs.get("other_metadata")
     properties = stac.get("properties") if isinstance(stac, Mapping) else None
     if not isinstance(stac, Mapping) or not isinstance(properties, Mapping):
         raise SourceError(
-            f"{source} is a Zarr store without stac_discovery, so it is no EOPF product. Name the root of the product; "
+            f"{where} is a Zarr store without stac_discovery, so it is no EOPF product. Name the root of the product; "
             "for a store that eosr wrote, use xr.open_zarr(path, decode_coords='all')."
         )
     other = other if isinstance(other, Mapping) else {}
-    return _Store(where=where, root=root, id=str(stac.get("id") or ""), properties=properties, other=other)
+    return _Store(where=where, arrays=arrays, id=str(stac.get("id") or ""), properties=properties, other=other)
 
 
-def _root_in_zip(where: str) -> str:
-    """Folder of the product inside the archive: ``""`` or ``"S2B_....zarr"``."""
-    if not zipfile.is_zipfile(where):
-        raise SourceError(f"{where} is neither a folder nor a whole zip archive. {AGAIN}")
-    with zipfile.ZipFile(where) as archive:
-        names = archive.namelist()
-    roots = [name.rpartition("/")[0] for name in names if re.fullmatch(r"([^/]+/)?(\.zgroup|zarr\.json)", name)]
-    return min(roots, key=len, default="")
-
-
-def _read_product(store: _Store) -> tuple[Product, dict[str, zarr.Array[Any]]]:
+def _read_product(store: _Store) -> tuple[Product, dict[str, AnyRaster]]:
     """What the attributes say, in the record that SAFE products use; and the arrays of the native bands."""
     level = _level(store)
     paths = {name: f"{_REFLECTANCE}/r{band.gsd}m/{name.lower()}" for name, band in BANDS.items()}
-    arrays = {name: array for name, path in paths.items() if (array := store.array(path)) is not None}
+    arrays = {name: array for name, path in paths.items() if (array := store.arrays.get(path)) is not None}
     if not arrays:
         raise SourceError(f"{store.where} holds no band where an EOPF product does, e.g. {paths['B02']}. {AGAIN}")
     # CPM names its products anew; the store is mostly called as the SAFE product was.
@@ -245,18 +213,17 @@ def _level(store: _Store) -> str:
     )
 
 
-def _attributes(array: zarr.Array[Any]) -> dict[str, Any]:
+def _attributes(array: AnyRaster) -> dict[str, Any]:
     """Attributes of an array, with those that EOPF-CPM 2 keeps in ``_eopf_attrs``."""
-    own: dict[str, Any] = array.attrs.asdict()
-    return {**own, **(own.get("_eopf_attrs") or {})}
+    return {**array.attrs, **(array.attrs.get("_eopf_attrs") or {})}
 
 
-def _epsg(store: _Store, arrays: Mapping[str, zarr.Array[Any]]) -> int:
+def _epsg(store: _Store, arrays: Mapping[str, AnyRaster]) -> int:
     holders = {"stac_discovery": store.properties, "other_metadata": store.other}
     for array in arrays.values():
-        mapping = store.array(f"{array.path.rpartition('/')[0]}/spatial_ref")
+        mapping = store.arrays.get(f"{array.path.rpartition('/')[0]}/spatial_ref")
         holders |= {array.path: _attributes(array)}
-        holders |= {mapping.path: mapping.attrs.asdict()} if mapping is not None else {}
+        holders |= {mapping.path: mapping.attrs} if mapping is not None else {}
     stated = {str(attrs[key]): place for place, attrs in holders.items() for key in _CRS_KEYS if attrs.get(key)}
     stated.pop("null", None)
     try:
@@ -277,40 +244,43 @@ def _grid(store: _Store, gsd: int) -> tuple[float, float, int, int]:
     edges: dict[str, tuple[float, int]] = {}
     for axis, step in (("x", gsd), ("y", -gsd)):
         path = f"{_REFLECTANCE}/r{gsd}m/{axis}"
-        array = store.array(path)
+        array = store.arrays.get(path)
         if array is None:
             raise SourceError(f"{store.where} has no coordinates {path}. {AGAIN}")
-        centres = np.asarray(_read(array, (slice(None),), store.where), np.float64)
+        centres = array.values().astype(np.float64)
         if centres.size == 0 or (centres.size > 1 and np.abs(np.diff(centres) - step).max() > TOLERANCE * gsd):
             raise GridError(f"{path} of {store.where} is not spaced by {step} m, as its group says. {AGAIN}")
         edges[axis] = float(centres[0]) - step / 2, centres.size
         if abs(math.remainder(edges[axis][0], gsd)) > TOLERANCE * gsd:
             raise GridError(
                 f"{path} of {store.where} starts at {centres[0]:.12g}, which is no centre of a {gsd} m pixel, so its "
-                f"grid does not nest with the others. {AGAIN}"
+                f"grid does not nest with the others. {store.arrays.place.again}"
             )
     return edges["x"][0], edges["y"][0], edges["y"][1], edges["x"][1]
 
 
-def _image(store: _Store, name: str, array: zarr.Array[Any], epsg: int, grid: tuple[float, float, int, int]) -> Image:
+def _image(store: _Store, name: str, array: AnyRaster, epsg: int, grid: tuple[float, float, int, int]) -> Image:
     left, top, rows, columns = grid
     if array.shape != (rows, columns):
         raise GridError(
-            f"{array.path} of {store.where} has the shape {array.shape}, its coordinates say {rows, columns}. {AGAIN}"
+            f"{array.path} of {store.where} has the shape {array.shape}, its coordinates say {rows, columns}. "
+            f"{store.arrays.place.again}"
         )
     stated = _attributes(array).get("proj:transform")
     if stated and (stated[2], stated[5]) != (left, top):
         raise GridError(
             f"{array.path} of {store.where} starts at ({stated[2]:.12g}, {stated[5]:.12g}) by its proj:transform, and "
-            f"at ({left:.12g}, {top:.12g}) by its coordinates. {AGAIN}"
+            f"at ({left:.12g}, {top:.12g}) by its coordinates. {store.arrays.place.again}"
         )
+    # A tree from memory is nowhere, and an item wants to know where its files are.
+    where = store.where if "://" in store.where or os.path.isabs(store.where) else f"memory://{store.where}"
     return Image(
-        name=name, href=f"{store.where}/{array.path}", epsg=epsg, gsd=BANDS[name].gsd, left=left, top=top, rows=rows,
+        name=name, href=f"{where}/{array.path}", epsg=epsg, gsd=BANDS[name].gsd, left=left, top=top, rows=rows,
         columns=columns, dtype=array.dtype.name,
     )  # fmt: skip
 
 
-def _offset(store: _Store, array: zarr.Array[Any]) -> int | None:
+def _offset(store: _Store, array: AnyRaster) -> int | None:
     """Offset that a band states [DN]; None if it states none."""
     attrs = _attributes(array)
     scale, offset = (value if isinstance(value := attrs.get(key), int | float) else None for key in _CF)
@@ -324,9 +294,7 @@ def _offset(store: _Store, array: zarr.Array[Any]) -> int | None:
     return None if scale is None or offset is None else round(offset / scale)
 
 
-def _check_offset(
-    store: _Store, baseline: str, stated: Mapping[str, int], arrays: Mapping[str, zarr.Array[Any]]
-) -> None:
+def _check_offset(store: _Store, baseline: str, stated: Mapping[str, int], arrays: Mapping[str, AnyRaster]) -> None:
     """Stop where the bands, other_metadata and the baseline do not tell one offset; a wrong one is 0.1 everywhere."""
     found = _OFFSETS.findall(json.dumps(store.other, default=str))
     elsewhere = {round(float(number)) for text in found for number in re.findall(r"[+-]?\d+(?:\.\d+)?", text)}
@@ -345,51 +313,20 @@ def _check_offset(
             )
 
 
-def _lazy(array: zarr.Array[Any], store: _Store) -> da.Array:
-    """Pixels, dims (y, x), lazy, in blocks of whole chunks of the store."""
-    sides = tuple(max(1, round(_BLOCK / chunk)) * chunk for chunk in array.chunks)
-    cuts = normalize_chunks(sides, array.shape)
-    # Names of the graph depend on the product alone: a killed `to_zarr` recognises its input when it is opened again.
-    about = json.dumps([array.metadata.to_dict(), store.properties.get("created")], sort_keys=True, default=str)
-    dtype = array.dtype.newbyteorder("=")
-    return da.map_blocks(
-        _block, chunks=cuts, dtype=dtype, meta=np.empty((0, 0), dtype), array=array, where=store.where,
-        name=f"eopf-{array.basename}-{tokenize(store.where, array.path, about)}",
-    )  # fmt: skip
-
-
-def _block(array: zarr.Array[Any], where: str, block_info: Any = None) -> npt.NDArray[Any]:
-    window = tuple(slice(first, last) for first, last in block_info[None]["array-location"])
-    return _read(array, window, where).astype(block_info[None]["dtype"], copy=False)
-
-
-def _read(array: zarr.Array[Any], window: tuple[slice, ...], where: str, attempts: int = 3) -> npt.NDArray[Any]:
-    """Pixels of a window; what is remote is asked for three times."""
-    try:
-        return np.asarray(array[window])
-    except Exception as error:  # as above
-        if "://" in where and attempts > 1:
-            time.sleep(0.6 / attempts)
-            return _read(array, window, where, attempts - 1)
-        raise SourceError(
-            f"cannot read {where}/{array.path}: {first_line(error)}. Check that the product is whole and in reach."
-        ) from error
-
-
 def _lazy_mask(name: str, store: _Store, product: Product) -> da.Array | None:
     """One mask, dims (y20, x20), lazy; None where the product has no pixels for it."""
     grid = next((image for image in product.images.values() if image.gsd == 20), None)
-    array = store.array(_SCL if product.level == "L2A" else _CLOUDS)
+    array = store.arrays.get(_SCL if product.level == "L2A" else _CLOUDS)
     if grid is None or array is None or (name == "SCL" and product.level != "L2A"):
         return None
     times = 1 if product.level == "L2A" else 3  # 60 m pixels nest in the 20 m grid
     if tuple(times * length for length in array.shape) != (grid.rows, grid.columns):
         raise GridError(f"{array.path} of {store.where} does not cover the 20 m bands. Open it without masks.")
-    classes = _lazy(array, store)
+    classes = store.lazy(array)
     if product.level == "L2A":
         return classes if name == "SCL" else da.isin(classes, CLOUDY)
     # Bits [1]; meanings are a list, or one text by CF.
-    attrs: dict[str, Any] = array.attrs.asdict()
+    attrs = array.attrs
     words, values = attrs.get("flag_meanings", "opaque cirrus"), attrs.get("flag_masks", [1, 2])
     flags = zip(words.split() if isinstance(words, str) else words, values, strict=False)
     cloudy = (classes & sum(int(bit) for word, bit in flags if word.lower() in ("opaque", "cirrus"))) != 0

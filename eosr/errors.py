@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from typing import Final
 
-#: What of an address is secret: the user and password before the host, and what follows the question mark (a
-#: signature). Libraries also name an address without its host: ``/item.json?sig=...``.
-_USER = re.compile(r"""(?<=://)[^\s/?#'"<>]+@""")
-_QUERY = re.compile(r"""(?<=[\w/])\?[\w.~%+-]+=[^\s'"<>)]*(?<![.,;:])""")
+#: An address in a text: scheme, user and password, host and path, and what follows, which may be a signature.
+_ADDRESS: Final = re.compile(r"""(\w://)([^\s/'"?#<>]*@)?([^\s'"?#<>]*)([?#][^\s'"<>)]*(?<![.,;:]))?""")
+#: Libraries also name an address without its host: ``/item.json?sig=...``.
+_QUERY: Final = re.compile(r"""(?<=[\w/])\?[\w.~%+-]+=[^\s'"<>)]*(?<![.,;:])""")
 
 
 def first_line(error: BaseException) -> str:
@@ -23,7 +24,7 @@ def without_secrets(text: str) -> str:
     >>> without_secrets("cannot read https://me:key@eo.example/item.json?sig=abc%3D: /item.json?sig=abc%3D is gone.")
     'cannot read https://eo.example/item.json: /item.json is gone.'
     """
-    return _QUERY.sub("", _USER.sub("", text))
+    return _QUERY.sub("", _ADDRESS.sub(r"\1\3", text))
 
 
 class EosrError(Exception):

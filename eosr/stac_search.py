@@ -180,10 +180,15 @@ def _absolute(item: Mapping[str, Any], base: str) -> Item:
     return plain
 
 
-def _web(timeout: float) -> StacApiIO:
-    """How documents are fetched over HTTP: with time-outs and retries, of which pystac has none."""
+def check_timeout(timeout: float) -> None:
+    """Stop what is no number of seconds to wait."""
     if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < math.inf:
         raise SourceError(f"timeout={timeout!r} is no number of seconds. Use e.g. timeout={TIMEOUT:g}.")
+
+
+def _web(timeout: float) -> StacApiIO:
+    """How documents are fetched over HTTP: with time-outs and retries, of which pystac has none."""
+    check_timeout(timeout)
     return StacApiIO(timeout=timeout, max_retries=_RETRIES)
 
 

@@ -15,6 +15,7 @@ import zarr
 from fsspec.registry import _registry
 from range_server import serve
 
+from eosr import eopf_store
 from eosr.bands import BANDS, bands_of
 from eosr.eopf import open_eopf
 from eosr.errors import BandError, GridError, MissingExtraError, RadiometryError, SourceError
@@ -245,7 +246,7 @@ def test_an_address_is_read_over_http(kind, products):
         with pytest.raises(
             SourceError, match=r"is no Zarr store that can be read \(.*\)\. Name the root of an EOPF pr"
         ):
-            open_eopf(f"{server.url}/500/{written.path.name}")
+            open_eopf(f"{server.url}/404/{written.path.name}")
 
 
 def test_a_remote_block_is_asked_for_again(products):
@@ -283,16 +284,14 @@ def test_pixels_do_not_depend_on_the_chunks(chunks, products):
 
 
 def test_every_chunk_of_the_store_is_read_once_in_a_computation(products, monkeypatch):
-    from eosr import eopf
-
-    windows, real = [], eopf._read
+    windows, real = [], eopf_store.read
 
     def seen(array, window, *rest):
         windows.append((array.basename, *((one.start, one.stop) for one in window)))
         return real(array, window, *rest)
 
-    monkeypatch.setattr(eopf, "_read", seen)
-    monkeypatch.setattr(eopf, "_BLOCK", 35)
+    monkeypatch.setattr(eopf_store, "read", seen)
+    monkeypatch.setattr(eopf_store, "BLOCK", 35)
     ds = open_eopf(products["L2A v3 new"].path, bands=["B02"], chunks=66)
     windows.clear()
     ds.compute()
@@ -302,14 +301,12 @@ def test_every_chunk_of_the_store_is_read_once_in_a_computation(products, monkey
 
 
 def test_sharded_bands_are_read_by_their_inner_chunks(product, monkeypatch):
-    from eosr import eopf
-
     root = product.group()
     del root[f"{R}/r10m/b02"]
     image = product.pixels["B02"]
     array = root.create_array(f"{R}/r10m/b02", shape=image.shape, dtype="uint16", chunks=(48, 48), shards=(144, 144))
     array[...] = image
-    monkeypatch.setattr(eopf, "_BLOCK", 48)
+    monkeypatch.setattr(eopf_store, "BLOCK", 48)
     ds = open_eopf(product.path, bands=["B02"], chunks=36)
     np.testing.assert_array_equal(ds["B02"].isel(time=0).values, image)
     assert ds.attrs["offset_source"] == "processing baseline 05.09"

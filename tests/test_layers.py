@@ -41,8 +41,8 @@ ROOM_OF = {
     "study_flags": "study_figures", "cli_batch": "cli", "cli_evaluate": "cli", "cli_options": "cli",
     "batch_cluster": "batch", "batch_crew": "batch", "batch_gpu": "batch", "batch_manifest": "batch",
     "batch_plan": "batch", "batch_report": "batch", "batch_scene": "batch",
-    "eopf": "safe", "safe_checksums": "safe", "safe_files": "safe", "safe_masks": "safe", "safe_metadata": "safe",
-    "safe_pixels": "safe",
+    "eopf": "safe", "eopf_store": "safe", "eopf_tree": "safe", "safe_checksums": "safe", "safe_files": "safe",
+    "safe_masks": "safe", "safe_metadata": "safe", "safe_pixels": "safe",
     "sampling_draw": "sampling", "sampling_places": "sampling",
 }  # fmt: skip
 #: Room -> rooms of the same level it may import all the same.
@@ -86,7 +86,7 @@ OWNERS = {
     "odc": {"stac_odc", "stac_engines"},  # stac_engines imports it inside _load_odc only, so that it stays an extra
     "rasterio": {"write", "stac", "sample", "safe", "train.scenes"},  # train.scenes: the sample scene's own files
     "rioxarray": {"write", "stac", "sample", "train.prepare_sources"},  # classifications
-    "zarr": {"write", "eopf", "train.store", "train.store_shards"},
+    "zarr": {"write", "eopf", "eopf_store", "train.store", "train.store_shards"},
     "matplotlib": {"demo", "train.scaling"},
     "dask_jobqueue": {"batch_cluster"},  # inside a function: an extra
     "distributed": {"batch"},
