@@ -12,6 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +22,7 @@ from eosr.batch_crew import Crew
 from eosr.batch_manifest import Line, Manifest
 from eosr.batch_plan import BatchConfig, Plan, PlannedScene, plan, readable
 from eosr.batch_report import Report, Status
-from eosr.batch_scene import SceneResult, SceneTask, read_record
+from eosr.batch_scene import RECORD, SceneResult, SceneTask, read_record
 from eosr.durable import put_text
 from eosr.errors import BatchError, OutputError
 from eosr.product_collection import write_collection
@@ -143,7 +144,7 @@ def run(
         _write_json(folder / SETTINGS, told)
         with Crew(client, folder, weights, gpu=settings.device.startswith("cuda")) as crew:
             batch.work(manifest, crew)
-        report = batch.report()
+        report = batch.report(manifest)
     _write_json(folder / "report.json", asdict(report) | {"folder": str(folder)})
     return report
 
@@ -281,9 +282,10 @@ class _Batch:
             )
         )  # fmt: skip
 
-    def report(self) -> Report:
+    def report(self, manifest: Manifest) -> Report:
         """Write the collection of what there is, and say what is missing."""
-        items = [self.folder / item for _, item in sorted(self.done.items()) if item]
+        there = _earlier(manifest, self) | self.done
+        items = [self.folder / item for _, item in sorted(there.items()) if item]
         if items:
             write_collection(self.folder / "collection.json", items)
         area = {scene.name: scene.rows * scene.columns * 1e-4 for scene in self.planned.scenes}
@@ -350,6 +352,23 @@ def _check_room(folder: Path, batch: _Batch) -> None:
             f"{folder} has {readable(free)} left, and {len(batch.waiting)} scenes take about {readable(needed)}. Make "
             "room, or name another folder."
         )
+
+
+def _earlier(manifest: Manifest, batch: _Batch) -> dict[str, str]:
+    """Whole scenes of runs with another list -> their STAC items, unless a scene of this run is made of the same."""
+    planned = {scene.name for scene in batch.planned.scenes}
+    taken = {item for scene in batch.planned.scenes if scene.name in batch.done for item in scene.item_ids}
+    found = {}
+    for name in {line.scene for line in manifest.lines()} - planned:
+        lines = manifest.lines(name)
+        if not all(line.state == "done" and _is_whole(batch.folder / line.path, line.size) for line in lines):
+            continue
+        with suppress(OSError, ValueError, KeyError, TypeError):  # without its record nobody knows what it is of
+            told = json.loads((batch.folder / "scenes" / name / RECORD).read_text())
+            item = told["result"]["item"]
+            if not taken.intersection(told["made_of"]["items"]) and (batch.folder / item).is_file():
+                found[name] = item
+    return found
 
 
 def _is_whole(path: Path, size: int) -> bool:

@@ -80,6 +80,27 @@ def test_the_same_again_does_nothing_and_one_more_scene_is_all_that_is_made(item
     assert all(path.stat().st_mtime_ns == when for path, when in before.items() if path.suffix == ".tif")
 
 
+def links_of(out):
+    return [
+        link["href"].split("/")[2]
+        for link in json.loads((out / "collection.json").read_text())["links"]
+        if link["rel"] == "item"
+    ]
+
+
+def test_the_collection_keeps_the_whole_scenes_of_earlier_lists(items, client, undisturbed, tmp_path):
+    out, ids = tmp_path / "out", [item["id"] for item in items]
+    shutil.copytree(undisturbed, out)
+    next((out / "scenes" / ids[3]).glob("*.tif")).unlink()
+    assert run(items[:1], client, out, config=QUICK).done == (ids[0],)
+    assert links_of(out) == ids[:3], "all but the one that is damaged"
+    # Another piece of the first day has come: both make one scene, which takes the place of the earlier one.
+    piece = json.loads(json.dumps(items[0])) | {"id": ids[0].replace("_0_L2A", "_1_L2A")}
+    piece["properties"]["datetime"] = "2023-06-01T10:15:20Z"
+    (made,) = run([items[0], piece], client, out, config=QUICK).made
+    assert links_of(out) == [*ids[1:3], made]
+
+
 def test_a_result_that_is_damaged_or_of_other_items_is_made_again(items, client, undisturbed, tmp_path):
     out = tmp_path / "out"
     shutil.copytree(undisturbed, out)
