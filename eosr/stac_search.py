@@ -223,7 +223,7 @@ def _read(href: str, web: StacApiIO) -> Any:
     # A StacIO of the user's own, e.g. one that knows a password, is asked before ours.
     ours = href.startswith(("http://", "https://")) and type(default) is DefaultStacIO
     try:
-        return json.loads((web if ours else default).read_text(href))
+        return _parsed((web if ours else default).read_text(href))
     except json.JSONDecodeError as error:
         raise SourceError(f"{href} is no JSON ({error}), so no STAC. Give the item's or catalogue's .json.") from error
     except (OSError, UnicodeDecodeError) as error:
@@ -235,6 +235,20 @@ def _read(href: str, web: StacApiIO) -> Any:
         ) from error
     except Exception as error:  # pystac wraps what urllib raises in a bare Exception
         raise SourceError(f"cannot read {href}: {error.__cause__ or error}. Check the path or address.") from error
+
+
+def _parsed(text: str) -> Any:
+    """What JSON says, or lines of JSON, an item each."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        lines = [line for line in text.split("\n") if line.strip()]
+        if not error.msg.startswith("Extra data") or len(lines) < 2:
+            raise
+        try:
+            return [json.loads(line) for line in lines]
+        except json.JSONDecodeError:
+            raise error from None
 
 
 def _said(error: Exception, web: StacApiIO) -> str:

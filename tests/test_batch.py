@@ -22,6 +22,7 @@ from eosr.batch_crew import Crew
 from eosr.batch_manifest import read_lines
 from eosr.batch_scene import SceneTask, run_scene
 from eosr.errors import BatchError, OutputError
+from eosr.product_collection import write_collection
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +146,17 @@ def test_a_scene_that_fails_is_tried_again_set_aside_with_its_reason_and_made_wh
     mended = run([items[0], broken], client, out, config=QUICK)
     assert mended.complete
     assert mended.made == (broken["id"],)
+
+
+def test_an_item_of_which_nothing_can_be_made_leaves_the_batch_incomplete_and_is_named(items, client, tmp_path):
+    out, odd = tmp_path / "out", json.loads(json.dumps(items[1]))
+    del odd["assets"]["B11"]
+    (out / "logs").mkdir(parents=True)
+    (out / "logs" / f".{items[0]['id']}.1.2.json").write_text("{}")  # of a worker that was killed
+    report = run([odd, items[0]], client, out, config=QUICK)
+    assert (report.made, list(report.failed), report.complete) == ((items[0]["id"],), [odd["id"]], False)
+    assert f"failed   {odd['id']}: item {odd['id']} has no asset with B11" in str(report)
+    assert not list((out / "logs").glob(".*.json"))
 
 
 DRIVER = """
@@ -394,6 +406,9 @@ def test_zarr_alone_has_the_checksum_of_its_pixels(items, tmp_path):
     assert result.bands["B05"][:2] == (
         "scenes/one/sharpened.zarr", hashlib.sha256(np.ascontiguousarray(expected).tobytes()).hexdigest()
     )  # fmt: skip
+    assert result.item == f"scenes/one/{items[0]['id']}_eosr.json"
+    collection = write_collection(tmp_path / "collection.json", [tmp_path / result.item])
+    assert collection.extent.to_dict()["temporal"]["interval"] == [["2023-06-01T10:15:00Z", "2023-06-01T10:15:00Z"]]
 
 
 def test_a_scene_stays_with_its_worker_while_the_client_asks_the_scheduler_for_itself(tmp_path):
