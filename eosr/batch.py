@@ -334,7 +334,8 @@ def _earlier(manifest: Manifest, batch: _Batch) -> dict[str, str]:
         with suppress(OSError, ValueError, KeyError, TypeError):  # without its record nobody knows what it is of
             told = json.loads((batch.folder / "scenes" / name / RECORD).read_text())
             item = told["result"]["item"]
-            if not taken.intersection(told["made_of"]["items"]) and (batch.folder / item).is_file():
+            json.loads((batch.folder / item).read_bytes())
+            if not taken.intersection(told["made_of"]["items"]):
                 found[name] = item
     return found
 

@@ -58,8 +58,8 @@ def find_items(
     Parameters
     ----------
     source : str, Path, pystac object, dict, or a sequence of them
-        URL of a STAC API or of a static catalogue; path or URL of an item, an ItemCollection, a list of items, a
-        collection or a catalogue; pystac Item, ItemCollection or Catalog; item dicts.
+        URL of a STAC API or of a static catalogue; path or URL of an item, an ItemCollection, a list of items (also
+        a line each), a collection or a catalogue; pystac Item, ItemCollection or Catalog; item dicts.
     collection : str or sequence of str, optional
         Only items of these collections.
     bbox : tuple of float, optional
