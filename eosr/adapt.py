@@ -27,6 +27,7 @@ from eosr.radiometry import check_dataset, for_its_times, listed, offsets
 from eosr.superresolve import operator_of
 from eosr.write import Progress
 from eosr.write_blocks import reporting
+from eosr.write_layout import local_path
 
 if TYPE_CHECKING:
     from eosr.nn.weights import Weights
@@ -130,6 +131,7 @@ def adapt(
             f"adapt learns to invert {', '.join(DEGRADATIONS)}, not {operator!r}. Name one: degradation='study'."
         )
     begun = _begun_with(weights, scene)
+    local_path(out)  # refuses a URL
     folder = _writable(Path(out))
     # Imported here: `import eosr` must not import torch.
     from eosr.train.adaptation import AdaptConfig, adapt_generator, save_adapted

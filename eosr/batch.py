@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,16 +20,16 @@ from typing import Any, Final
 import numpy as np
 
 from eosr import __version__
+from eosr.batch_checks import check_numbers, check_plan, check_same, folder_of, plain
 from eosr.batch_crew import Crew
 from eosr.batch_manifest import Line, Manifest
 from eosr.batch_plan import BatchConfig, Plan, PlannedScene, plan, readable
 from eosr.batch_report import Report, Status
-from eosr.batch_scene import SceneResult, SceneTask, is_whole, read_record
+from eosr.batch_scene import RECORD, SceneResult, SceneTask, is_whole, read_record
 from eosr.durable import put_text
-from eosr.errors import BatchError, OutputError
+from eosr.errors import BatchError
 from eosr.product_collection import write_collection
 from eosr.write_cog import room_beside
-from eosr.write_layout import check_folder, local_path
 from eosr.write_zarr import COMPRESSED
 
 __all__ = ["BatchConfig", "Plan", "Report", "Status", "plan", "run"]
@@ -75,7 +75,7 @@ class _Work:
 
 
 def run(
-    items: Sequence[Mapping[str, Any]] | Plan,
+    items: Any,
     client: Any,
     out: str | os.PathLike[str],
     *,
@@ -94,16 +94,16 @@ def run(
 
     Parameters
     ----------
-    items : sequence of dict, or Plan
-        STAC items, e.g. of `eosr.stac.find_items`; those of one satellite, tile and UTC day become one scene. Or what
-        `plan` made of them with the same ``config``.
+    items : sequence of dict, path, pystac objects, or Plan
+        STAC items, e.g. of `eosr.stac.find_items`, or what it takes; those of one satellite, tile and UTC day become
+        one scene. Or what `plan` made of them with the same ``config``.
     client : distributed.Client
         Whose workers see ``out``; on each one scene at a time.
     out : path
         Folder for ``scenes/NAME/`` (COGs, Zarr, STAC item), ``collection.json``, ``manifest.jsonl``, ``report.json``
         and ``logs/``.
     config : BatchConfig, optional
-        How scenes are opened, sharpened and written; of a folder always the same.
+        How scenes are opened, sharpened and written; of a folder always the same. Default: that of the plan.
     attempts : int
         Tries of a scene before it is set aside; a worker that goes away does not count.
     backoff : float
@@ -136,23 +136,27 @@ def run(
         settings, or there is too little room; also if a worker has another version of eosr, does not see the folder or
         the weights, or none comes.
     """
-    settings = config or BatchConfig()
-    _check_numbers(attempts=attempts, backoff=backoff, threads=threads)
+    check_numbers(
+        attempts=attempts, backoff=backoff, threads=threads, scene_timeout=scene_timeout, worker_timeout=worker_timeout
+    )
+    settings = config or (items.config if isinstance(items, Plan) else None) or BatchConfig()
     planned = items if isinstance(items, Plan) else plan(items, settings)
+    check_plan(planned, settings)
     if planned.size > LARGE and not large:
         raise BatchError(
             f"this takes about {readable(planned.size)} on disk: {planned}. Say that it may: --yes (large=True)."
         )
-    folder = _folder(out)
+    folder = folder_of(out)
     weights = _weights(settings)
-    told = {"version": __version__, "weights": weights, **_plain(settings)}
-    _check_same(folder / SETTINGS, told)
+    told = {"version": __version__, "weights": weights, **plain(settings)}
+    check_same(folder / SETTINGS, told)
     rules = _Rules(
         attempts=attempts, backoff=backoff, threads=threads, scene_timeout=scene_timeout, worker_timeout=worker_timeout,
         verify=verify, keep=keep or (lambda left: None), progress=progress or (lambda status: None),
     )  # fmt: skip
     batch = _Batch(planned, folder, settings, rules)
     with Manifest(folder).open() as manifest:
+        _clear_answers(folder)
         batch.prepare(manifest)
         _check_room(folder, batch)
         _write_json(folder / SETTINGS, told)
@@ -161,9 +165,9 @@ def run(
                 batch.work(manifest, crew)
         except BaseException:
             with suppress(Exception):  # what ended the run is what counts
-                batch.report()
+                batch.report(manifest)
             raise
-        return batch.report()
+        return batch.report(manifest)
 
 
 @dataclass(kw_only=True)
@@ -181,7 +185,7 @@ class _Batch:
     def __init__(self, planned: Plan, folder: Path, config: BatchConfig, rules: _Rules) -> None:
         self.planned, self.folder, self.config, self.rules = planned, folder, config, rules
         self.waiting: list[_Work] = []
-        self.failed: dict[str, str] = {}
+        self.failed: dict[str, str] = dict(planned.odd)
         #: Scenes with a result -> their STAC item, relative to the folder; empty where there is none.
         self.done: dict[str, str] = {}
         self.totals = _Totals()
@@ -304,9 +308,10 @@ class _Batch:
             )
         )  # fmt: skip
 
-    def report(self) -> Report:
+    def report(self, manifest: Manifest) -> Report:
         """Write down what there is, and what is missing."""
-        items = [self.folder / item for _, item in sorted(self.done.items()) if item]
+        there = _earlier(manifest, self) | self.done
+        items = [self.folder / item for _, item in sorted(there.items()) if item]
         if items:
             write_collection(self.folder / "collection.json", items)
         area = {scene.name: scene.rows * scene.columns * 1e-4 for scene in self.planned.scenes}
@@ -320,24 +325,6 @@ class _Batch:
         return report
 
 
-def _check_numbers(*, attempts: int, backoff: float, threads: int) -> None:
-    rules = (("attempts", attempts, 1, 3), ("backoff", backoff, 0, 10), ("threads", threads, 0, 0))
-    for name, value, least, example in rules:
-        if value < least:
-            raise BatchError(f"{name}={value} must be {least} or more. Give e.g. {name}={example}.")
-
-
-def _folder(out: str | os.PathLike[str]) -> Path:
-    """Make the folder, and find out now that files can be written there."""
-    folder = local_path(Path(out)).absolute()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be made: {error}. Name another folder.") from error
-    check_folder(folder, 0)
-    return folder
-
-
 def _weights(config: BatchConfig) -> dict[str, str]:
     """Path and SHA-256 of every weights file that workers will need."""
     if config.method not in (None, "eosr") and config.weights is None:
@@ -347,24 +334,6 @@ def _weights(config: BatchConfig) -> dict[str, str]:
 
     names = SHIPPED if config.weights is None else config.weights
     return {str(name): file_checksum(weights_path(name)) for name in names}
-
-
-def _plain(config: BatchConfig) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads(json.dumps(asdict(config)))
-    # Where and how pixels are fetched decides none of them.
-    return {key: value for key, value in told.items() if key not in ("gdal_env", "alternate", "sign", "device")}
-
-
-def _check_same(file: Path, told: Mapping[str, Any]) -> None:
-    if not file.is_file():
-        return
-    before = json.loads(file.read_text())
-    keys = sorted(key for key in {*before, *told} if before.get(key) != told.get(key))
-    if keys:
-        differ = ", ".join(f"{key} {before.get(key)!r} there, {told.get(key)!r} now" for key in keys)
-        raise BatchError(
-            f"{file.parent} holds a batch of other settings: {differ}. Give the same ones, or name another folder."
-        )
 
 
 def _check_room(folder: Path, batch: _Batch) -> None:
@@ -387,6 +356,37 @@ def _beside(scene: PlannedScene, config: BatchConfig) -> int:
     raw = scene.rows * scene.columns * np.dtype(config.dtype).itemsize
     # COGs alone are made from a store that goes when they are there.
     return int(room_beside([raw]) + (COMPRESSED * raw * len(scene.bands) if config.format == "cog" else 0))
+
+
+def _earlier(manifest: Manifest, batch: _Batch) -> dict[str, str]:
+    """Whole scenes of runs with another list -> their STAC items, unless a scene of this run is made of the same."""
+    planned = {scene.name for scene in batch.planned.scenes}
+    taken = {item for scene in batch.planned.scenes if scene.name in batch.done for item in scene.item_ids}
+    found = {}
+    for name in {line.scene for line in manifest.lines()} - planned:
+        lines = manifest.lines(name)
+        if not all(line.state == "done" and _is_whole(batch.folder / line.path, line.size) for line in lines):
+            continue
+        with suppress(OSError, ValueError, KeyError, TypeError):  # without its record nobody knows what it is of
+            told = json.loads((batch.folder / "scenes" / name / RECORD).read_text())
+            item = told["result"]["item"]
+            json.loads((batch.folder / item).read_bytes())
+            if not taken.intersection(told["made_of"]["items"]):
+                found[name] = item
+    return found
+
+
+def _clear_answers(folder: Path) -> None:
+    """Delete the answers of scenes whose worker was killed before it could read them."""
+    for path in (folder / "logs").glob(".*.json"):
+        path.unlink(missing_ok=True)
+
+
+def _is_whole(path: Path, size: int) -> bool:
+    try:
+        return path.is_dir() if size == 0 else path.stat().st_size == size
+    except OSError:
+        return False
 
 
 def _write_json(path: Path, content: Any) -> None:

@@ -22,6 +22,8 @@ from eosr.locks import take
 State = Literal["pending", "running", "done", "failed"]
 NAME: Final = "manifest.jsonl"
 _LOCK: Final = ".eosr-batch.lock"
+#: Types of what is no text in a `Line`.
+_KINDS: Final = {"size": (int,), "attempts": (int,), "seconds": (int, float)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,17 +131,23 @@ def read_lines(path: Path) -> list[Line]:
     Raises
     ------
     BatchError
-        If another line cannot be read.
+        If another line cannot be read, or the file.
     """
-    if not path.is_file():
+    try:
+        texts = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
         return []
-    texts = path.read_text().split("\n")
+    except OSError as error:
+        raise BatchError(
+            f"{path} cannot be read: {error.strerror}. Correct its rights, or move away what lies there, and type the "
+            "same command again: what is whole is found by what lies beside it, or made anew."
+        ) from error
     lines = []
     for number, text in enumerate(texts, start=1):
         if not text:
             continue
         try:
-            lines.append(line_of(json.loads(text)))
+            lines.append(line_of(json.loads(text)))  # bytes that are no text: UnicodeDecodeError, a ValueError
         except (ValueError, TypeError):
             if number == len(texts):  # no newline behind it
                 break
@@ -152,4 +160,9 @@ def read_lines(path: Path) -> list[Line]:
 
 def line_of(told: Mapping[str, Any]) -> Line:
     """Return a line from its JSON; TypeError where that is something else."""
-    return Line(**told)
+    line = Line(**told)
+    for name, value in asdict(line).items():
+        kinds = _KINDS.get(name, (str,))
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            raise TypeError(f"{name} is {value!r}")
+    return line

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Final, get_args
 
 import numpy as np
 import xarray as xr
 
 from eosr.bands import BANDS, BANDS_60M, bands_of
-from eosr.errors import BatchError, GridError
+from eosr.errors import BatchError, EosrError, GridError, SourceError
 from eosr.items import read_item
-from eosr.stac import open_stac
+from eosr.stac import find_items, open_stac
 from eosr.stac_records import Scene as Image
 from eosr.superresolve import superresolve
 from eosr.write_delivery import Format
@@ -23,6 +25,8 @@ from eosr.write_delivery import Format
 #: Side of a chunk of a whole tile, which it cuts into four by four [10 m pixels]: half the halo of the usual 1536, in a
 #: gigabyte more for each tile that is worked on (benchmarks/README.md).
 WHOLE: Final = 2748
+#: Longest name of a scene [byte]: its files and logs add up to 50, and file systems end at 255.
+_LONGEST: Final = 200
 #: Share of the raw pixels that a band takes on disk; measured on synthetic tiles with noise, real ones take less.
 _OF_RAW: Final = {"zarr": 0.7, "cog": 0.95, "both": 1.65}
 #: CPU seconds per million 10 m pixels of the shipped weights, with reading and writing (benchmarks/README.md).
@@ -58,6 +62,27 @@ class BatchConfig:
     dtype: str = "uint16"
     # eosr.write.deliver
     format: Format = "both"
+
+    def __post_init__(self) -> None:
+        """Refuse what no worker could be told, or would find out only in the end."""
+        if self.format not in get_args(Format):
+            known = ", ".join(map(repr, get_args(Format)))
+            raise BatchError(f"format={self.format!r} is not known. Use one of {known}.")
+        for name in ("bands", "weights"):
+            if isinstance(getattr(self, name), str):
+                value = getattr(self, name)
+                raise BatchError(
+                    f"{name}={value!r} is one text where several names are meant. Give {name}=({value!r},)."
+                )
+        for one in fields(self):
+            value = getattr(self, one.name)
+            try:
+                json.dumps(value if not isinstance(value, Mapping) else dict(value))
+            except (TypeError, ValueError):
+                raise BatchError(
+                    f"{one.name}={value!r} has no place in JSON, which goes to the workers. Give text, numbers or "
+                    "lists of them, e.g. dtype='uint16'."
+                ) from None
 
     @property
     def read_chunks(self) -> int | None:
@@ -106,6 +131,10 @@ class Plan:
     scenes: tuple[PlannedScene, ...]
     #: Scenes found that lie outside of the window.
     outside: tuple[str, ...] = ()
+    #: Items, and scenes, of which nothing can be made -> why.
+    odd: Mapping[str, str] = field(default_factory=dict)
+    #: Settings that it was made with.
+    config: BatchConfig | None = field(default=None, repr=False)
 
     @property
     def size(self) -> int:
@@ -125,9 +154,10 @@ class Plan:
     def __str__(self) -> str:
         bands = sum(len(scene.bands) for scene in self.scenes)
         hours = f", {self.cpu / 3600:.1f} core hours" if self.cpu else ""
+        odd = f"; {len(self.odd)} more cannot be made" if self.odd else ""
         return (
             f"{len(self.scenes)} scenes of {len({scene.tile for scene in self.scenes})} tiles, {self.area:.0f} km2, "
-            f"{bands} bands at 10 m; about {readable(self.size)}{hours}"
+            f"{bands} bands at 10 m; about {readable(self.size)}{hours}{odd}"
         )
 
 
@@ -145,37 +175,52 @@ def readable(size: float) -> str:
     return f"{size:.3g} TB"
 
 
-def plan(items: Sequence[Mapping[str, Any]], config: BatchConfig) -> Plan:
+def plan(items: Any, config: BatchConfig) -> Plan:
     """Share items out into scenes and say what will be made; nothing is read but the items.
 
     Parameters
     ----------
-    items : sequence of dict
-        STAC items, e.g. of `eosr.stac.find_items`.
+    items : sequence of dict, path or pystac objects
+        STAC items, e.g. of `eosr.stac.find_items`, or what it takes: the path of a file, an ItemCollection, ... An
+        item that is there twice counts once.
     config : BatchConfig
+
+    Returns
+    -------
+    Plan
+        Items that cannot be read are in ``odd``, with the reason.
 
     Raises
     ------
     BatchError
         If there is no item, levels are mixed, or two scenes would be written to one place.
     EosrError
-        For an item that cannot be read, naming it.
+        If no item can be read: why not the first.
     """
-    if not items:
+    found = _items(items)
+    if not found:
         raise BatchError("there is no item to sharpen. Widen the search, e.g. a longer datetime.")
+    odd: dict[str, EosrError] = {}
     groups: dict[tuple[str, str, str], list[tuple[Mapping[str, Any], Image]]] = {}
-    for item in items:
-        image = read_item(item, bands=config.read_bands, offset=config.offset)
-        groups.setdefault((image.platform, image.tile, image.datetime[:10]), []).append((item, image))
+    for number, item in enumerate(found, start=1):
+        try:
+            image = read_item(item, bands=config.read_bands, offset=config.offset)
+        except EosrError as error:
+            odd[str(item.get("id") or f"item {number}")] = error
+        else:
+            groups.setdefault((image.platform, image.tile, image.datetime[:10]), []).append((item, image))
     _check_levels([image for group in groups.values() for _, image in group])
-    scenes, outside = [], []
+    scenes: list[PlannedScene] = []
+    outside: list[str] = []
     for group in groups.values():
         try:
-            scenes.append(_scene(group, config))
-        except GridError:
-            if config.bbox is None or not _outside(group, config):
-                raise
-            outside.append(_name(group))
+            _place(group, config, scenes, outside)
+        except BatchError:
+            raise
+        except EosrError as error:
+            odd[", ".join(ids_of([item for item, _ in group]))[:100]] = error
+    if not scenes and odd and not outside:
+        raise next(iter(odd.values()))
     if not scenes:
         raise BatchError(f"none of {len(outside)} scenes lies in bbox={config.bbox}. Correct it, or leave it away.")
     twice = [name for name, count in Counter(scene.name for scene in scenes).items() if count > 1]
@@ -184,9 +229,53 @@ def plan(items: Sequence[Mapping[str, Any]], config: BatchConfig) -> Plan:
             f"two scenes would be written to {twice[0]}: items of one name, but of other days or tiles. Search one "
             "collection, or give one of them."
         )
-    # What cannot be sharpened so is told now, by the first of them; nothing is computed.
-    sharpened(open_scene(scenes[0].items, config), config)
-    return Plan(scenes=tuple(sorted(scenes, key=lambda scene: scene.name)), outside=tuple(sorted(outside)))
+    _check_sharpens(scenes, config)
+    return Plan(
+        scenes=tuple(sorted(scenes, key=lambda scene: scene.name)), outside=tuple(sorted(outside)), config=config,
+        odd={name: str(error) for name, error in sorted(odd.items())},
+    )  # fmt: skip
+
+
+def _items(source: Any) -> list[Mapping[str, Any]]:
+    """Items as dicts, each once: a list that is written down twice would else be another one."""
+    try:
+        members = None if isinstance(source, str | Path | Mapping) else list(source)
+    except TypeError:
+        members = None
+    if members is None or not all(isinstance(one, Mapping) for one in members):
+        members = list(find_items(source if members is None else members))
+    return list({json.dumps(item, sort_keys=True, default=str): item for item in reversed(members)}.values())[::-1]
+
+
+def _place(
+    group: Sequence[tuple[Mapping[str, Any], Image]],
+    config: BatchConfig,
+    scenes: list[PlannedScene],
+    outside: list[str],
+) -> None:
+    """Add the scene of a group to those that are made, or to those outside of the window."""
+    try:
+        scenes.append(_scene(group, config))
+    except GridError:
+        if config.bbox is None or not _outside(group, config):
+            raise
+        outside.append(_name(group))
+
+
+def _check_sharpens(scenes: Sequence[PlannedScene], config: BatchConfig) -> None:
+    """Tell now what cannot be sharpened so, by the first of the scenes that is not odd itself; nothing is computed."""
+    first: GridError | None = None
+    for scene in scenes:
+        try:
+            sharpened(open_scene(scene.items, config), config)
+        except (
+            GridError
+        ) as error:  # e.g. a sliver, smaller than what changes one pixel: it is set aside when it is made
+            first = first or error
+        else:
+            return
+    if first is not None:
+        raise first
 
 
 def _check_levels(images: Sequence[Image]) -> None:
@@ -240,7 +329,13 @@ def _name(group: Sequence[tuple[Mapping[str, Any], Image]]) -> str:
     image, ids = group[0][1], sorted({one.id for _, one in group})
     day = image.datetime[:10].replace("-", "")
     name = ids[0] if len(ids) == 1 else "_".join((image.platform, image.tile, day, image.level))
-    return re.sub(r"[^\w.-]+", "_", name)
+    name = re.sub(r"[^\w.-]+", "_", name)
+    if name in (".", "..") or len(name.encode()) > _LONGEST:
+        raise SourceError(
+            f"item {name[:50]} cannot give its files a name: {len(name)} characters. Give it an id of up to {_LONGEST} "
+            "letters, digits, '_', '-' and '.', e.g. that of its product."
+        )
+    return name
 
 
 def _scene(group: Sequence[tuple[Mapping[str, Any], Image]], config: BatchConfig) -> PlannedScene:

@@ -30,7 +30,7 @@ class Report:
     #: Scenes with a result, and those of them made in this run.
     done: tuple[str, ...]
     made: tuple[str, ...]
-    #: Scenes set aside -> why; scenes that were not begun or not finished.
+    #: Scenes set aside, and items of which none could be made -> why; scenes that were not begun or not finished.
     failed: Mapping[str, str]
     pending: tuple[str, ...]
     #: Of this run: wall time [s], CPU time of all scenes [s], highest memory of one process [byte], ground [km2].

@@ -125,7 +125,7 @@ def _sharpening_options(command: Parser, degradation: str) -> None:
 
 def _superresolve_options(command: Parser) -> None:
     source_options(command)
-    command.add_argument("out", metavar="OUT", type=Path, help="folder for the results")
+    command.add_argument("out", metavar="OUT", help="folder for the results")
     _sharpening_options(
         command, "blur to be undone: auto (default: what the scene says, else study), study, box, mtf, mtf_diff, or "
         "sigma=NUMBER [10 m pixels]",
@@ -181,7 +181,9 @@ def _superresolve(options: argparse.Namespace) -> None:
     from eosr.radiometry import check_not_empty
     from eosr.superresolve import superresolve
     from eosr.write import deliver
+    from eosr.write_layout import local_path
 
+    out = local_path(options.out)
     check_degradation(options.degradation, "auto", *DEGRADATIONS, "sigma=NUMBER")
     ds = open_source(options)
     check_device(options)
@@ -192,7 +194,7 @@ def _superresolve(options: argparse.Namespace) -> None:
     )  # fmt: skip
     check_not_empty(ds)
     made = deliver(
-        sharp, options.out, format=options.format, overwrite=options.overwrite, progress=not options.quiet
+        sharp, out, format=options.format, overwrite=options.overwrite, progress=not options.quiet
     )  # fmt: skip
     print(f"{len(sharp.data_vars)} bands of {sharp.sizes['y10']} x {sharp.sizes['x10']} pixels in {made.folder}")
     _print_delivery(made)

@@ -7,7 +7,6 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from eosr.cli_evaluate import options_of
@@ -19,7 +18,7 @@ from eosr.errors import BatchError
 def add_options(command: Parser, sharpening: Any) -> None:
     """Options of `eosr batch`; ``sharpening`` adds those of how a scene is sharpened."""
     source_options(command)
-    command.add_argument("out", metavar="OUT", type=Path, help="folder for the results, seen by all workers")
+    command.add_argument("out", metavar="OUT", help="folder for the results, seen by all workers")
     sharpening(command)
     group = command.add_argument_group("what is written")
     group.add_argument("--dtype", default="uint16", choices=["uint16", "float32"])
@@ -32,7 +31,9 @@ def add_options(command: Parser, sharpening: Any) -> None:
     group.add_argument("--workers", type=int, metavar="N", help="worker processes on this machine, without --cluster")
     group.add_argument("--attempts", type=int, default=3, metavar="N", help="tries of a scene; default 3")
     group.add_argument("--backoff", type=float, default=10.0, metavar="S", help="pause before the second; default 10")
-    group.add_argument("--scene-timeout", type=float, default=0.0, metavar="S", help="longest time of a scene")
+    group.add_argument(
+        "--scene-timeout", type=float, default=0.0, metavar="S", help="longest time of a scene; default: no end"
+    )
     group.add_argument("--worker-timeout", type=float, default=600.0, metavar="S", help="without a worker; default 600")
     group.add_argument("--sign", metavar="MODULE:FUNCTION", help="signs hrefs, e.g. planetary_computer:sign")
     group.add_argument("--dry-run", action="store_true", help="say what would be done, and stop")
@@ -45,10 +46,20 @@ def add_options(command: Parser, sharpening: Any) -> None:
 def run_batch(options: argparse.Namespace, *, tell: Callable[[str], object]) -> int:
     """Do what the options say; 0 if every scene has a result."""
     from eosr.batch import LARGE, plan, run
+    from eosr.batch_checks import check_numbers
     from eosr.batch_cluster import load_site, workers_of
     from eosr.stac import find_items
+    from eosr.write_layout import check_linkable, local_path
 
+    out = local_path(options.out)
+    check_linkable(out)
     check_degradation(options.degradation, "auto", *DEGRADATIONS, "sigma=NUMBER")
+    check_numbers(
+        attempts=options.attempts, backoff=options.backoff, threads=options.threads or 0,
+        scene_timeout=options.scene_timeout, worker_timeout=options.worker_timeout,
+    )  # fmt: skip
+    if options.clip and not options.bbox:
+        raise BatchError("--clip cuts scenes at --bbox, and there is none. Give --bbox, or leave --clip away.")
     if options.workers is not None and (options.cluster or options.workers < 1):
         raise BatchError("--workers takes 1 or more, and only without --cluster. Correct one of them.")
     site = load_site(options.cluster) if options.cluster else _here(options)
@@ -62,6 +73,8 @@ def run_batch(options: argparse.Namespace, *, tell: Callable[[str], object]) -> 
     tell(str(planned))
     if planned.outside:
         tell(f"{len(planned.outside)} more lie outside of --bbox")
+    for name, why in planned.odd.items():
+        tell(f"set aside {name}: {why}")
     if options.dry_run:
         for scene in planned.scenes:
             tell(f"  {scene.name}: {', '.join(scene.bands)}, {scene.rows} x {scene.columns} pixels")
@@ -69,11 +82,11 @@ def run_batch(options: argparse.Namespace, *, tell: Callable[[str], object]) -> 
     large = options.yes or planned.size <= LARGE or _asked(str(planned))
     with (
         _ended_as_by_hand(),
-        workers_of(site, options.out.absolute() / "logs" / "slurm") as (client, keep),
+        workers_of(site, out / "logs" / "slurm") as (client, keep),
         _shown(options.quiet, client) as progress,
     ):
         report = run(
-            planned, client, options.out, config=config, attempts=options.attempts, backoff=options.backoff,
+            planned, client, out, config=config, attempts=options.attempts, backoff=options.backoff,
             threads=options.threads or _threads(site), scene_timeout=options.scene_timeout,
             worker_timeout=options.worker_timeout, large=large,
             verify=options.verify, keep=keep, progress=progress,

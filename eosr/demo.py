@@ -25,6 +25,7 @@ from eosr.stac import open_stac
 from eosr.superresolve import superresolve
 from eosr.train.scenes import SAMPLE_WINDOW, VALIDATION_BLOCK
 from eosr.write import Delivery, Progress, deliver
+from eosr.write_layout import local_path
 
 #: Rows and columns [10 m pixels of the common window] that are sharpened: 10.8 x 13.0 km around the validation block.
 #: Multiples of 36; the scores at 60 m need context around the block, which alone is smaller than the generator's reach.
@@ -75,6 +76,7 @@ def run_demo(
         If the folder cannot be written.
     """
     _figure_class()  # before five steps of work
+    local_path(out)  # refuses a URL
     folder = Path(out)
     tell("1/5  describing the sample scene as a static STAC catalogue")
     catalog = write_catalog(folder / "catalogue")

@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,14 +29,18 @@ from eosr.radiometry import check_dataset, for_its_times
 from eosr.write_layout import (
     attrs_at,
     check_absent,
+    check_linkable,
     check_not_degraded,
     jsonable,
+    labels_of,
+    layers_of,
     local_path,
     spectral,
     times_of,
 )  # fmt: skip
 
 _EXTENSIONS = {"projection": "v2.0.0", "raster": "v2.0.0", "eo": "v2.0.0", "processing": "v1.2.0"}
+_OF_ITEMS = ("projection", "processing")
 _COG_TYPE = "image/tiff; application=geotiff; profile=cloud-optimized"
 _ZARR_TYPE = "application/vnd.zarr; version=3"
 _PRODUCT_TYPES = {"L1C": "S2MSI1C", "L2A": "S2MSI2A"}
@@ -115,6 +120,7 @@ def to_stac_item(
         check_dataset(ds, "to_stac_item")
         check_not_degraded(ds.attrs)
     files = _files_of(paths)
+    check_linkable(files[0].path.parent)
     labels = sorted({file.label for file in files})
     if len(labels) > 1:
         raise OutputError(
@@ -123,27 +129,13 @@ def to_stac_item(
         )
     attrs = _attributes(None if ds is None else for_its_times(ds), files)
     check_not_degraded(attrs)
-    item_id = id or f"{labels[0]}_eosr"
-    target = files[0].path.parent / (re.sub(r"[^\w.-]+", "_", item_id) + ".json")
-    if not overwrite:
-        check_absent([target])
-    item: dict[str, Any] = {
-        "type": "Feature",
-        "stac_version": "1.1.0",
-        "stac_extensions": [
-            f"https://stac-extensions.github.io/{name}/{version}/schema.json" for name, version in _EXTENSIONS.items()
-        ],
-        "id": item_id,
-        **_footprint(files),
-        "properties": _properties(files, attrs, time),
-        "links": [{"rel": "derived_from", "href": str(href), "type": "application/geo+json"} for href in derived_from],
-        "assets": {file.band: _asset(file, target.parent) for file in files},
-    }
+    folder = files[0].path.parent
+    assets = {file.band: _asset(file, folder) for file in files}
     if zarr is not None:
-        href = _relative(local_path(zarr), target.parent)
-        item["assets"]["zarr"] = {"href": href, "type": _ZARR_TYPE, "roles": ["data"], "title": "All bands"}
-    put_text(target, json.dumps(item, indent=2, allow_nan=False) + "\n")
-    return pystac.Item.from_file(str(target))
+        assets["zarr"] = _store(local_path(zarr), folder)
+    return _written(
+        id or f"{labels[0]}_eosr", files, _properties(files, attrs, time), assets, derived_from, overwrite=overwrite
+    )
 
 
 def to_stac_items(ds: xr.Dataset | None, paths: str | Path | Sequence[str | Path], **options: Any) -> list[pystac.Item]:
@@ -154,6 +146,82 @@ def to_stac_items(ds: xr.Dataset | None, paths: str | Path | Sequence[str | Path
     for file in _files_of(paths):
         groups.setdefault(file.label, []).append(file.path)
     return [to_stac_item(ds, group, **options) for group in groups.values()]
+
+
+def is_describable(ds: xr.Dataset) -> bool:
+    """Whether a Dataset has what an item must say: times of its own, an EPSG code; and is not a degraded one."""
+    if ds.attrs.get("degradation_factor") is not None or None in times_of(ds):
+        return False
+    with suppress(OutputError):  # the same time twice
+        labels_of(ds)
+        return all(layer.crs.to_epsg() is not None for layer in layers_of(ds).values())
+    return False
+
+
+def to_zarr_items(ds: xr.Dataset, store: Path, *, derived_from: Iterable[str] = ()) -> list[pystac.Item]:
+    """Write one STAC item per time for a Zarr store without COGs, beside it, and return them.
+
+    Parameters
+    ----------
+    ds : Dataset
+        What the store holds; `is_describable`.
+    store : Path
+        Its one asset; the names of the bands stand in the properties.
+    derived_from : iterable of str
+        As for `to_stac_item`.
+    """
+    ds, links = for_its_times(ds), list(derived_from)
+    times, items = times_of(ds), []
+    for index, (time, label) in enumerate(zip(times, labels_of(ds), strict=True)):
+        attrs = attrs_at(jsonable(ds.attrs), index, len(times))
+        files = [
+            _File(
+                path=store, band=band, label=label, time="" if time is None else time.isoformat(), attrs=attrs,
+                crs=layer.crs, shape=layer.shape, transform=layer.transform, dtype=ds[band].dtype.name, nodata=0,
+                scale=1, offset=0,
+            )
+            for layer in layers_of(ds).values() for band in layer.names
+        ]  # fmt: skip
+        bands = [{"name": band} for band in spectral(ds.data_vars)]
+        told = {**_properties(files, attrs, None), "bands": bands}
+        assets = {"zarr": _store(store, store.parent)}
+        items.append(_written(f"{label}_eosr", files, told, assets, links, overwrite=True))
+    return items
+
+
+def _written(
+    id: str,
+    files: Sequence[_File],
+    properties: Mapping[str, Any],
+    assets: Mapping[str, Any],
+    derived_from: Iterable[str],
+    *,
+    overwrite: bool,
+) -> pystac.Item:
+    """Write an item beside its files."""
+    target = files[0].path.parent / (re.sub(r"[^\w.-]+", "_", id) + ".json")
+    if not overwrite:
+        check_absent([target])
+    # Those of assets only where there are such assets: their schemas ask for them.
+    known = {name: version for name, version in _EXTENSIONS.items() if files[0].band in assets or name in _OF_ITEMS}
+    item: dict[str, Any] = {
+        "type": "Feature",
+        "stac_version": "1.1.0",
+        "stac_extensions": [
+            f"https://stac-extensions.github.io/{name}/{version}/schema.json" for name, version in known.items()
+        ],
+        "id": id,
+        **_footprint(files),
+        "properties": properties,
+        "links": [{"rel": "derived_from", "href": str(href), "type": "application/geo+json"} for href in derived_from],
+        "assets": assets,
+    }
+    put_text(target, json.dumps(item, indent=2, allow_nan=False) + "\n")
+    return pystac.Item.from_file(str(target))
+
+
+def _store(store: Path, folder: Path) -> dict[str, Any]:
+    return {"href": _relative(store, folder), "type": _ZARR_TYPE, "roles": ["data"], "title": "All bands"}
 
 
 def _files_of(paths: str | Path | Sequence[str | Path]) -> list[_File]:

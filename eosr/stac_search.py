@@ -55,8 +55,8 @@ def find_items(
     Parameters
     ----------
     source : str, Path, pystac object, dict, or a sequence of them
-        URL of a STAC API or of a static catalogue; path or URL of an item, an ItemCollection, a list of items, a
-        collection or a catalogue; pystac Item, ItemCollection or Catalog; item dicts.
+        URL of a STAC API or of a static catalogue; path or URL of an item, an ItemCollection, a list of items (also
+        a line each), a collection or a catalogue; pystac Item, ItemCollection or Catalog; item dicts.
     collection : str or sequence of str, optional
         Only items of these collections.
     bbox : tuple of float, optional
@@ -197,7 +197,7 @@ def _read(href: str, web: StacApiIO) -> Any:
     # A StacIO of the user's own, e.g. one that knows a password, is asked before ours.
     ours = href.startswith(("http://", "https://")) and type(default) is DefaultStacIO
     try:
-        return json.loads((web if ours else default).read_text(href))
+        return _parsed((web if ours else default).read_text(href))
     except json.JSONDecodeError as error:
         raise SourceError(f"{href} is no JSON ({error}), so no STAC. Give the item's or catalogue's .json.") from error
     # From None: errors of HTTP hold addresses with their signatures, and a traceback shows them.
@@ -210,6 +210,20 @@ def _read(href: str, web: StacApiIO) -> Any:
         ) from None
     except Exception as error:  # pystac wraps what urllib raises in a bare Exception
         raise SourceError(f"cannot read {href}: {error.__cause__ or error}. Check the path or address.") from error
+
+
+def _parsed(text: str) -> Any:
+    """What JSON says, or lines of JSON, an item each."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        lines = [line for line in text.split("\n") if line.strip()]
+        if not error.msg.startswith("Extra data") or len(lines) < 2:
+            raise
+        try:
+            return [json.loads(line) for line in lines]
+        except json.JSONDecodeError:
+            raise error from None
 
 
 def _said(error: Exception, web: StacApiIO) -> str:

@@ -12,7 +12,7 @@ import xarray as xr
 
 from eosr.durable import discard, put_text
 from eosr.errors import OutputError
-from eosr.product import to_stac_items
+from eosr.product import is_describable, to_stac_items, to_zarr_items
 from eosr.radiometry import check_dataset
 from eosr.write_blocks import fingerprint_of, prepared
 from eosr.write_cog import to_cog
@@ -20,6 +20,7 @@ from eosr.write_layout import (
     Progress,
     check_absent,
     check_folder,
+    check_linkable,
     check_not_degraded,
     labels_of,
     layers_of,
@@ -62,7 +63,7 @@ def deliver(
     folder : path
         Receives ``sharpened.zarr``, ``<item>_<band>_10m.tif`` and ``<item>_eosr.json``.
     format : {"both", "cog", "zarr"}
-        STAC items come with COGs.
+        A STAC item comes with each; with Zarr alone not for a Dataset that has no time, no EPSG code, or was degraded.
     overwrite : bool
         Replace what a finished or another unfinished run has left there.
     derived_from : iterable of str
@@ -85,10 +86,13 @@ def deliver(
     if format != "zarr":
         check_not_degraded(ds.attrs)
     target = local_path(folder)
+    described = format != "zarr" or is_describable(ds)
+    if described:
+        check_linkable(target)
     check_folder(target, 0)
     store = target / STORE
     request = {**fingerprint_of(prepared(ds, layers_of(ds))), "format": format}
-    stage = _begin(target, request, _outputs(ds, target, format), overwrite=overwrite)
+    stage = _begin(target, request, _outputs(ds, target, format, described=described), overwrite=overwrite)
     source: xr.Dataset | Path = ds
     if format != "cog":
         if not (stage["zarr"] and store.is_dir()):
@@ -103,16 +107,18 @@ def deliver(
             ds, cogs, derived_from=list(derived_from), zarr=store if format == "both" else None, overwrite=True
         )
         items = [Path(str(item.get_self_href())) for item in made]
+    elif described:
+        items = [Path(str(item.get_self_href())) for item in to_zarr_items(ds, store, derived_from=derived_from)]
     (target / _MARKER).unlink()
     return Delivery(folder=target, zarr=store if format != "cog" else None, cogs=tuple(cogs), items=tuple(items))
 
 
-def _outputs(ds: xr.Dataset, target: Path, format: Format) -> list[Path]:
+def _outputs(ds: xr.Dataset, target: Path, format: Format, *, described: bool) -> list[Path]:
     """Every path that is about to be written."""
     names = [] if format == "cog" else [STORE]
-    if format != "zarr":
-        for label in labels_of(ds):
-            names.append(f"{label}_eosr.json")
+    for label in labels_of(ds) if described else []:
+        names.append(f"{label}_eosr.json")
+        if format != "zarr":
             for layer in layers_of(ds).values():
                 names += [f"{label}_{band}_{layer.gsd:g}m.tif" for band in layer.names]
     return [target / name for name in names]

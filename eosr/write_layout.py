@@ -192,15 +192,30 @@ def as_json(value: Any) -> str:
     return json.dumps(jsonable(value), sort_keys=True, separators=(",", ":"))
 
 
-def local_path(path: str | Path) -> Path:
-    """Return an absolute path on a local or shared disk; a URL is refused."""
+def local_path(path: str | os.PathLike[str]) -> Path:
+    """Return an absolute path on a local or shared disk; a URL is refused, also one that became a `Path`."""
     if not isinstance(path, str | os.PathLike):
         raise OutputError(f"{path!r} is a {type(path).__name__} where a path is meant. Give e.g. 'scene'.")
-    if "://" in str(path):
+    if "://" in str(path) or re.match(r"[A-Za-z][\w+.-]+:/", str(path)):
         raise OutputError(
             f"{path} is a URL; eosr writes to disks only. Write to a folder, then copy it, e.g. with rclone."
         )
     return Path(path).expanduser().absolute()
+
+
+def check_linkable(folder: Path) -> None:
+    """Refuse a folder that STAC readers would not find: they take what follows for a part of a URL, and cut it off.
+
+    Raises
+    ------
+    OutputError
+        With the sign.
+    """
+    for sign in "#?":
+        if sign in str(folder):
+            raise OutputError(
+                f"{folder} has a {sign!r} in its name, and STAC readers cut a path off there. Name another folder."
+            )
 
 
 def check_not_degraded(attrs: Mapping[str, Any]) -> None:

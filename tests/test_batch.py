@@ -22,6 +22,7 @@ from eosr.batch_crew import Crew
 from eosr.batch_manifest import read_lines
 from eosr.batch_scene import SceneTask, run_scene
 from eosr.errors import BatchError, OutputError
+from eosr.product_collection import write_collection
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +81,27 @@ def test_the_same_again_does_nothing_and_one_more_scene_is_all_that_is_made(item
     assert all(path.stat().st_mtime_ns == when for path, when in before.items() if path.suffix == ".tif")
 
 
+def links_of(out):
+    return [
+        link["href"].split("/")[2]
+        for link in json.loads((out / "collection.json").read_text())["links"]
+        if link["rel"] == "item"
+    ]
+
+
+def test_the_collection_keeps_the_whole_scenes_of_earlier_lists(items, client, undisturbed, tmp_path):
+    out, ids = tmp_path / "out", [item["id"] for item in items]
+    shutil.copytree(undisturbed, out)
+    next((out / "scenes" / ids[3]).glob("*.tif")).unlink()
+    assert run(items[:1], client, out, config=QUICK).done == (ids[0],)
+    assert links_of(out) == ids[:3], "all but the one that is damaged"
+    # Another piece of the first day has come: both make one scene, which takes the place of the earlier one.
+    piece = json.loads(json.dumps(items[0])) | {"id": ids[0].replace("_0_L2A", "_1_L2A")}
+    piece["properties"]["datetime"] = "2023-06-01T10:15:20Z"
+    (made,) = run([items[0], piece], client, out, config=QUICK).made
+    assert links_of(out) == [*ids[1:3], made]
+
+
 def test_a_result_that_is_damaged_or_of_other_items_is_made_again(items, client, undisturbed, tmp_path):
     out = tmp_path / "out"
     shutil.copytree(undisturbed, out)
@@ -124,6 +146,17 @@ def test_a_scene_that_fails_is_tried_again_set_aside_with_its_reason_and_made_wh
     mended = run([items[0], broken], client, out, config=QUICK)
     assert mended.complete
     assert mended.made == (broken["id"],)
+
+
+def test_an_item_of_which_nothing_can_be_made_leaves_the_batch_incomplete_and_is_named(items, client, tmp_path):
+    out, odd = tmp_path / "out", json.loads(json.dumps(items[1]))
+    del odd["assets"]["B11"]
+    (out / "logs").mkdir(parents=True)
+    (out / "logs" / f".{items[0]['id']}.1.2.json").write_text("{}")  # of a worker that was killed
+    report = run([odd, items[0]], client, out, config=QUICK)
+    assert (report.made, list(report.failed), report.complete) == ((items[0]["id"],), [odd["id"]], False)
+    assert f"failed   {odd['id']}: item {odd['id']} has no asset with B11" in str(report)
+    assert not list((out / "logs").glob(".*.json"))
 
 
 DRIVER = """
@@ -373,6 +406,9 @@ def test_zarr_alone_has_the_checksum_of_its_pixels(items, tmp_path):
     assert result.bands["B05"][:2] == (
         "scenes/one/sharpened.zarr", hashlib.sha256(np.ascontiguousarray(expected).tobytes()).hexdigest()
     )  # fmt: skip
+    assert result.item == f"scenes/one/{items[0]['id']}_eosr.json"
+    collection = write_collection(tmp_path / "collection.json", [tmp_path / result.item])
+    assert collection.extent.to_dict()["temporal"]["interval"] == [["2023-06-01T10:15:00Z", "2023-06-01T10:15:00Z"]]
 
 
 def test_a_scene_stays_with_its_worker_while_the_client_asks_the_scheduler_for_itself(tmp_path):

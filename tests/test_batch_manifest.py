@@ -31,19 +31,31 @@ def test_what_was_recorded_is_there_again_one_line_per_scene_and_band(tmp_path):
 
 def test_a_line_that_a_kill_cut_off_does_not_count_and_is_gone_afterwards(tmp_path):
     whole = json.dumps({"scene": "one", "band": "B05", "state": "done"})
-    (tmp_path / "manifest.jsonl").write_text(f"{whole}\n{whole[:20]}")
-    with Manifest(tmp_path).open() as manifest:
-        assert [one.state for one in manifest.lines()] == ["done"]
-        manifest.record([line("B11", state="done")])
-    assert [one.band for one in read_lines(tmp_path / "manifest.jsonl")] == ["B05", "B11"]
+    for tail in (whole[:20].encode(), b"\xff\xfe\x00", b"\0" * 4096):  # a machine that dies leaves any bytes
+        (tmp_path / "manifest.jsonl").write_bytes(whole.encode() + b"\n" + tail)
+        with Manifest(tmp_path).open() as manifest:
+            assert [one.state for one in manifest.lines()] == ["done"]
+            manifest.record([line("B11", state="done")])
+        assert [one.band for one in read_lines(tmp_path / "manifest.jsonl")] == ["B05", "B11"]
 
 
 def test_a_damaged_line_in_the_middle_is_told(tmp_path):
     whole = json.dumps({"scene": "one", "band": "B05"})
-    for damaged in ("{", '{"scene": "one"}', '{"scene": "one", "band": "B05", "colour": 3}'):
-        (tmp_path / "manifest.jsonl").write_text(f"{whole}\n{damaged}\n{whole}\n")
+    cut = '{"scene": "one", "band": "B05", '
+    for damaged in (
+        "{", '{"scene": "one"}', cut + '"colour": 3}', cut + '"size": "3"}', cut + '"path": null}', "\xff", "\0", "[]"
+    ):  # fmt: skip
+        (tmp_path / "manifest.jsonl").write_bytes(f"{whole}\n{damaged}\n{whole}\n".encode("latin-1"))
         with pytest.raises(BatchError, match=r"line 2 of .*manifest\.jsonl is no line of a manifest\. Take it out"):
             read_lines(tmp_path / "manifest.jsonl")
+
+
+def test_a_manifest_that_is_none_is_told(tmp_path):
+    (tmp_path / "manifest.jsonl").mkdir()
+    with pytest.raises(
+        BatchError, match=r"manifest\.jsonl cannot be read: Is a directory\. Correct its rights, or move"
+    ):
+        read_lines(tmp_path / "manifest.jsonl")
 
 
 def test_a_second_driver_is_refused_until_the_first_is_gone_however_it_went(tmp_path):

@@ -1,15 +1,18 @@
 """The plan of a batch: which scenes, how large, and what cannot work, before a pixel is read."""
 
 import json
+import math
 from dataclasses import replace
 
+import numpy as np
+import pystac
 import pytest
 from batches import QUICK, write_items
 from conftest import write_scene
 
-from eosr.batch import BatchConfig, plan
+from eosr.batch import BatchConfig, plan, run
 from eosr.batch_plan import open_scene, readable, signer
-from eosr.errors import BandError, BatchError, GridError, SourceError, WeightsError
+from eosr.errors import BandError, BatchError, GridError, OutputError, ReachError, SourceError, WeightsError
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +95,102 @@ def test_what_cannot_work_is_told_before_anything_runs(items):
     del bare["properties"]["proj:epsg"]
     with pytest.raises(SourceError, match="S2A_32TQM_20230601_0_L2A"):
         plan([bare], QUICK)
+
+
+def test_one_odd_item_is_set_aside_with_its_reason(items, tmp_path):
+    bare, dateless = (json.loads(json.dumps(items[0])) | {"id": name} for name in ("bare", "dateless"))
+    del bare["assets"]["B11"]
+    dateless["properties"]["datetime"] = None
+    planned = plan([bare, dateless, *items], QUICK)
+    assert [one.name for one in planned.scenes] == [item["id"] for item in items]
+    assert list(planned.odd) == ["bare", "dateless"]
+    assert planned.odd["bare"].startswith("item bare has no asset with B11")
+    assert str(planned).endswith("; 2 more cannot be made")
+    with pytest.raises(BandError, match="item bare has no asset with B11"):
+        plan([bare, dateless], QUICK)
+    # A sliver cannot be sharpened by the weights; whether the others can is told by the first that is large enough.
+    sliver = write_scene(tmp_path / "sliver", size=6).item(ident="sliver", datetime="2023-06-09T10:15:00Z")
+    with pytest.raises(ReachError):
+        plan([sliver], BatchConfig())
+    assert len(plan([sliver, items[0]], BatchConfig()).scenes) == 2
+
+
+def test_ids_that_name_no_folder_are_refused(items):
+    for ident in ("..", ".", "x" * 300, "ü" * 101):
+        named = json.loads(json.dumps(items[0])) | {"id": ident}
+        with pytest.raises(
+            SourceError, match=r"cannot give its files a name: \d+ characters\. Give it an id of up to 200"
+        ):
+            plan([named], QUICK)
+        assert len(plan([named, items[1]], QUICK).odd) == 1
+
+
+def test_an_item_that_is_there_twice_counts_once(items):
+    copy = json.loads(json.dumps(dict(reversed(items[0].items()))))
+    planned = plan([items[0], items[1], copy], QUICK)
+    assert [one.item_ids for one in planned.scenes] == [[item["id"]] for item in items]
+
+
+def test_items_come_in_every_form_that_find_items_takes(items, tmp_path):
+    path = tmp_path / "items.json"
+    path.write_text(json.dumps(items))
+    lines = tmp_path / "items.ndjson"
+    lines.write_text("".join(json.dumps(item) + "\n" for item in items))
+    objects = [pystac.Item.from_dict(item) for item in items]
+    names = [item["id"] for item in items]
+    for source in (
+        path, str(path), lines, objects, pystac.ItemCollection(objects), (item for item in items),
+        {"type": "FeatureCollection", "features": items},
+    ):  # fmt: skip
+        assert [one.name for one in plan(source, QUICK).scenes] == names
+    assert [one.name for one in plan(objects[0], QUICK).scenes] == names[:1]
+    lines.write_text(json.dumps(items[0]) + '\n{"type": ')
+    with pytest.raises(SourceError, match=r"items\.ndjson is no JSON \(Extra data: line 2"):
+        plan(lines, QUICK)
+
+
+def test_settings_that_no_worker_could_be_told_are_refused():
+    for settings, said in (
+        ({"format": "tiff"}, r"format='tiff' is not known\. Use one of 'both', 'cog', 'zarr'\."),
+        ({"dtype": np.uint16}, r"dtype=.*uint16.* has no place in JSON.*dtype='uint16'"),
+        ({"bands": "B05"}, r"bands='B05' is one text where several names are meant\. Give bands=\('B05',\)\."),
+    ):  # fmt: skip
+        with pytest.raises(BatchError, match=said):
+            BatchConfig(**settings)
+
+
+def test_numbers_plans_and_folders_are_checked_before_anything_runs(items, tmp_path):
+    for numbers, said in (
+        ({"attempts": 1.5}, r"attempts=1\.5 is no whole number\. Give e\.g\. attempts=3\."),
+        ({"attempts": "3"}, r"attempts='3' is no whole number"), ({"threads": 1.5}, r"threads=1\.5 is no whole number"),
+        ({"backoff": math.nan}, r"backoff=nan is no number of seconds"),
+        ({"scene_timeout": -1}, r"scene_timeout=-1 must be 0 or more\. Give e\.g\. scene_timeout=3600\."),
+        ({"worker_timeout": "a"}, r"worker_timeout='a' is no number of seconds"),
+    ):  # fmt: skip
+        with pytest.raises(BatchError, match=said):
+            run(items, None, tmp_path / "out", config=QUICK, **numbers)
+    planned = plan(items, QUICK)
+    with pytest.raises(
+        BatchError, match=r"the plan was made with other settings: bands \('B05', 'B11'\) there, \('B06',"
+    ):
+        run(planned, None, tmp_path / "out", config=replace(QUICK, bands=("B06",)))
+    for out, said in (("s3://b/x", "s3://b/x is a URL"), (tmp_path / "a#b", "STAC readers cut a path off there")):
+        with pytest.raises(OutputError, match=said):
+            run(planned, None, out, config=QUICK)
+    assert not list(tmp_path.iterdir())
+
+
+def test_settings_of_the_runs_before_that_cannot_be_read_are_told(items, tmp_path):
+    for text, said in (('{"a"', "Expecting"), ("[]", "it holds 'list'"), ("\xff", "can't decode")):
+        (tmp_path / "batch.json").write_bytes(text.encode("latin-1"))
+        with pytest.raises(
+            BatchError, match=rf"batch\.json, the settings of the runs before, cannot be read: .*{said}"
+        ):
+            run(items, None, tmp_path, config=QUICK)
+    (tmp_path / "batch.json").unlink()
+    (tmp_path / "batch.json").mkdir()
+    with pytest.raises(BatchError, match=r"cannot be read: Is a directory\. Delete it if you are sure"):
+        run(items, None, tmp_path, config=QUICK)
 
 
 def test_hrefs_are_signed_by_the_function_that_is_named(items, monkeypatch):

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import dask
 import numpy as np
@@ -18,6 +19,7 @@ import eosr
 from eosr import cli_evaluate, cli_options
 from eosr.cli import main
 from eosr.degrade import DEGRADATIONS
+from eosr.errors import OutputError
 from eosr.methods import ALIASES, METHODS
 from eosr.write import deliver
 
@@ -82,7 +84,25 @@ def test_a_window_and_float32_reach_the_library(item, written, tmp_path):
 
 def test_format_zarr_writes_no_cogs(item, tmp_path):
     assert main(quick(item, tmp_path / "out", "--format", "zarr")) == 0
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["sharpened.zarr"]
+    assert sorted(path.suffix for path in (tmp_path / "out").iterdir()) == [".json", ".zarr"]
+
+
+def test_a_url_as_folder_is_refused_not_made_a_local_folder(item, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for command in (["superresolve"], ["batch"]):
+        assert main([*command, item, "s3://bucket/x", "--method", "bicubic"]) == 1
+        assert "eosr: s3://bucket/x is a URL; eosr writes to disks only." in capsys.readouterr().err
+    ds = eosr.open_stac(item)
+    with pytest.raises(OutputError, match=r"s3:/bucket/x is a URL"):
+        eosr.to_zarr(ds, Path("s3://bucket/x"))
+    assert not list(tmp_path.glob("s3:*"))
+
+
+def test_a_folder_whose_name_stac_readers_cut_off_is_refused_before_a_pixel_is_made(item, tmp_path, capsys):
+    for command in ("superresolve", "batch"):
+        assert main([command, item, str(tmp_path / "a#1"), "--method", "bicubic"]) == 1
+        assert "has a '#' in its name, and STAC readers cut a path off there. Name" in capsys.readouterr().err
+    assert not list(tmp_path.glob("a*"))
 
 
 def test_a_second_run_is_refused_and_touches_nothing_unless_told_to_overwrite(item, tmp_path, capsys):

@@ -36,6 +36,19 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(command, tmp_path, c
     assert not (tmp_path / "out").exists()
 
 
+def test_an_item_of_which_nothing_can_be_made_is_told_and_left_out_of_the_plan(command, items, capsys):
+    bare = json.loads(json.dumps(items[1]))
+    del bare["assets"]["B11"], bare["assets"]["B12"]
+    assert main(command("--dry-run", of=[bare, items[0]])) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].startswith("1 scenes of 1 tiles")
+    assert told[0].endswith("; 1 more cannot be made")
+    assert told[1].startswith(f"set aside {bare['id']}: item {bare['id']} has no asset with B11, B12")
+    assert told[2].startswith(f"  {items[0]['id']}: B05")
+    assert main(command("--dry-run", of=[bare])) == 1
+    assert capsys.readouterr().err.startswith(f"eosr: item {bare['id']} has no asset with B11, B12")
+
+
 def test_a_batch_runs_tells_each_scene_and_a_second_time_there_is_nothing_to_do(command, tmp_path, capsys):
     assert main(command("--workers", "1")) == 0
     told = capsys.readouterr()
@@ -75,6 +88,10 @@ def test_a_window_cuts_only_with_clip(command, capsys):
         (["--tile", "32TQX"], "eosr: no item of tile 32TQX among those found; there are 32TQM."),
         (["--attempts", "0"], "eosr: --attempts 0 must be 1 or more. Give e.g. --attempts 3."),
         (["--backoff", "-1"], "eosr: --backoff=-1.0 must be 0 or more. Give e.g. --backoff 10."),
+        (["--backoff", "nan"], "eosr: backoff=nan is no number of seconds. Give e.g. --backoff 10."),
+        (["--scene-timeout", "-1"], "eosr: --scene-timeout=-1.0 must be 0 or more. Give e.g. --scene-timeout 3600."),
+        (["--worker-timeout", "-1"], "eosr: --worker-timeout=-1.0 must be 0 or more."),
+        (["--clip"], "eosr: --clip cuts scenes at --bbox, and there is none. Give --bbox, or leave --clip away."),
         (["--sign", "nosuch:sign"], "eosr: --sign nosuch:sign names no function here"),
     ],
 )

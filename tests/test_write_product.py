@@ -8,13 +8,14 @@ import numpy as np
 import pystac
 import pytest
 import rasterio
+import xarray as xr
 from affine import Affine
 from test_write_zarr import scene
 
 import eosr
 from eosr.errors import GridError, OutputError, RadiometryError
 from eosr.stac import open_stac
-from eosr.write import to_cog, to_stac_item, to_stac_items, to_zarr
+from eosr.write import deliver, to_cog, to_stac_item, to_stac_items, to_zarr
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +109,37 @@ def test_a_scene_on_its_native_grids_is_not_called_sharpened(tmp_path):
     assert [item["assets"][band]["proj:transform"][0] for band in ("B02", "B05", "B01")] == [10, 20, 60]
     raw = json.loads((tmp_path / "cog" / "mine.json").read_text())
     assert raw["assets"]["zarr"]["href"] == "../x.zarr"
+
+
+def test_zarr_alone_has_an_item_that_names_the_store_and_its_bands(tmp_path):
+    ds = scene(sharpened=True, times=2)
+    made = deliver(ds, tmp_path / "out", format="zarr")
+    assert [path.name for path in made.items] == ["S2B_T32_0_eosr.json", "S2B_T32_1_eosr.json"]
+    both = deliver(ds, tmp_path / "both")
+    for alone, beside in zip(made.items, both.items, strict=True):
+        one, other = json.loads(alone.read_text()), json.loads(beside.read_text())
+        assert one["assets"] == {"zarr": other["assets"]["zarr"]}
+        assert [band["name"] for band in one["properties"].pop("bands")] == ["B01", "B02", "B05", "B08", "B8A"]
+        for facts in (one["properties"], other["properties"]):
+            del facts["created"]
+        assert {key: one[key] for key in ("id", "bbox", "geometry", "properties")} == {
+            key: other[key] for key in ("id", "bbox", "geometry", "properties")
+        }
+    store = pystac.Item.from_file(str(made.items[0])).assets["zarr"].get_absolute_href()
+    assert set(xr.open_zarr(store).data_vars) >= set(ds.data_vars)
+    with pytest.raises(OutputError, match="already there"):
+        deliver(ds, tmp_path / "out", format="zarr")
+    # What an item could not say is written without one, as before.
+    degraded = deliver(ds.assign_attrs(degradation_factor=2), tmp_path / "degraded", format="zarr")
+    assert (degraded.items, [path.name for path in degraded.folder.iterdir()]) == ((), ["sharpened.zarr"])
+
+
+def test_a_folder_that_readers_would_not_find_is_refused(tmp_path):
+    ds = scene(sharpened=True)
+    for name in ("a?b", "a#b"):
+        paths = to_cog(ds, tmp_path / name)
+        with pytest.raises(OutputError, match=r"a[?#]b has a '[?#]' in its name, and STAC readers cut a path off"):
+            to_stac_item(ds, paths)
 
 
 def test_float_nodata_is_valid_json(tmp_path):
