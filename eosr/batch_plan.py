@@ -332,8 +332,8 @@ def _name(group: Sequence[tuple[Mapping[str, Any], Image]]) -> str:
     name = re.sub(r"[^\w.-]+", "_", name)
     if name in (".", "..") or len(name.encode()) > _LONGEST:
         raise SourceError(
-            f"item {name[:50]} cannot give its files a name: {len(name)} characters. Give it an id of up to {_LONGEST} "
-            "letters, digits, '_', '-' and '.', e.g. that of its product."
+            f"item {name[:50]!r} of {len(name)} characters can name no folder for its files. Give it an id of up to "
+            f"{_LONGEST} letters, digits, '_', '-' and '.', e.g. that of its product."
         )
     return name
 

@@ -242,7 +242,12 @@ def band_of(key: str, asset: Mapping[str, Any]) -> str | None:
     """
     described = asset.get("bands") or asset.get("eo:bands") or []
     roles = asset.get("roles") or ()
-    if len(described) > 1 or {"thumbnail", "overview", "metadata", "visual"} & set(roles):
+    # A store is no file with one band, also where it holds one.
+    if (
+        "zarr" in str(asset.get("type") or "")
+        or len(described) > 1
+        or {"thumbnail", "overview", "metadata", "visual"} & set(roles)
+    ):
         return None
     by_key = _band_named(key)
     by_name = _band_named(str(described[0].get("name", ""))) if described else None

@@ -166,7 +166,7 @@ def to_zarr_items(ds: xr.Dataset, store: Path, *, derived_from: Iterable[str] = 
     ds : Dataset
         What the store holds; `is_describable`.
     store : Path
-        Its one asset; the names of the bands stand in the properties.
+        Its one asset, with the names of the bands.
     derived_from : iterable of str
         As for `to_stac_item`.
     """
@@ -183,9 +183,8 @@ def to_zarr_items(ds: xr.Dataset, store: Path, *, derived_from: Iterable[str] = 
             for layer in layers_of(ds).values() for band in layer.names
         ]  # fmt: skip
         bands = [{"name": band} for band in spectral(ds.data_vars)]
-        told = {**_properties(files, attrs, None), "bands": bands}
-        assets = {"zarr": _store(store, store.parent)}
-        items.append(_written(f"{label}_eosr", files, told, assets, links, overwrite=True))
+        assets = {"zarr": _store(store, store.parent) | {"bands": bands}}
+        items.append(_written(f"{label}_eosr", files, _properties(files, attrs, None), assets, links, overwrite=True))
     return items
 
 

@@ -118,9 +118,7 @@ def test_one_odd_item_is_set_aside_with_its_reason(items, tmp_path):
 def test_ids_that_name_no_folder_are_refused(items):
     for ident in ("..", ".", "x" * 300, "ü" * 101):
         named = json.loads(json.dumps(items[0])) | {"id": ident}
-        with pytest.raises(
-            SourceError, match=r"cannot give its files a name: \d+ characters\. Give it an id of up to 200"
-        ):
+        with pytest.raises(SourceError, match=r"of \d+ characters can name no folder for its files\. Give it an id"):
             plan([named], QUICK)
         assert len(plan([named, items[1]], QUICK).odd) == 1
 

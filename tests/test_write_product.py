@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pystac
+import pystac.validation
 import pytest
 import rasterio
 import xarray as xr
@@ -13,7 +14,7 @@ from affine import Affine
 from test_write_zarr import scene
 
 import eosr
-from eosr.errors import GridError, OutputError, RadiometryError
+from eosr.errors import BandError, GridError, OutputError, RadiometryError
 from eosr.stac import open_stac
 from eosr.write import deliver, to_cog, to_stac_item, to_stac_items, to_zarr
 
@@ -118,8 +119,11 @@ def test_zarr_alone_has_an_item_that_names_the_store_and_its_bands(tmp_path):
     both = deliver(ds, tmp_path / "both")
     for alone, beside in zip(made.items, both.items, strict=True):
         one, other = json.loads(alone.read_text()), json.loads(beside.read_text())
+        bands = one["assets"]["zarr"].pop("bands")
+        assert [band["name"] for band in bands] == ["B01", "B02", "B05", "B08", "B8A"]
         assert one["assets"] == {"zarr": other["assets"]["zarr"]}
-        assert [band["name"] for band in one["properties"].pop("bands")] == ["B01", "B02", "B05", "B08", "B8A"]
+        # The schemas of extensions lie in the network; that of STAC 1.1 comes with pystac.
+        pystac.validation.validate_dict(one | {"stac_extensions": []})
         for facts in (one["properties"], other["properties"]):
             del facts["created"]
         assert {key: one[key] for key in ("id", "bbox", "geometry", "properties")} == {
@@ -129,6 +133,9 @@ def test_zarr_alone_has_an_item_that_names_the_store_and_its_bands(tmp_path):
     assert set(xr.open_zarr(store).data_vars) >= set(ds.data_vars)
     with pytest.raises(OutputError, match="already there"):
         deliver(ds, tmp_path / "out", format="zarr")
+    single = deliver(ds[["B05"]].isel(time=[0]), tmp_path / "single", format="zarr")
+    with pytest.raises(BandError, match=r"has no asset that is a native Sentinel-2 band\. Its assets: zarr\."):
+        open_stac(single.items[0])
     # What an item could not say is written without one, as before.
     degraded = deliver(ds.assign_attrs(degradation_factor=2), tmp_path / "degraded", format="zarr")
     assert (degraded.items, [path.name for path in degraded.folder.iterdir()]) == ((), ["sharpened.zarr"])
