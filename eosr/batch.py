@@ -12,6 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -47,7 +48,6 @@ class _Rules:
     threads: int
     scene_timeout: float
     worker_timeout: float
-    keep: Callable[[int], object]
     progress: Callable[[Status], object]
 
 
@@ -75,7 +75,7 @@ def run(
     scene_timeout: float = 0.0,
     worker_timeout: float = 600.0,
     large: bool = False,
-    keep: Callable[[int], object] | None = None,
+    keep: Callable[[int], str | None] | None = None,
     progress: Callable[[Status], object] | None = None,
 ) -> Report:
     """Sharpen every scene of a list of items on the workers of a dask client, or what is missing of it.
@@ -85,8 +85,10 @@ def run(
     items : sequence of dict, or Plan
         STAC items, e.g. of `eosr.stac.find_items`; those of one satellite, tile and UTC day become one scene. Or what
         `plan` made of them with the same ``config``.
-    client : distributed.Client
-        Whose workers see ``out``; on each one scene at a time.
+    client : distributed.Client, or callable
+        Whose workers see ``out``; on each one scene at a time. Or what starts them: called with the number of scenes to
+        make, once nothing else can refuse the batch, it gives a context manager of a client and a ``keep``. Where there
+        is nothing to make it is not called.
     out : path
         Folder for ``scenes/NAME/`` (COGs, Zarr, STAC item), ``collection.json``, ``manifest.jsonl``, ``report.json``
         and ``logs/``.
@@ -101,11 +103,12 @@ def run(
     scene_timeout : float
         Longest time of one scene [s]; 0: no end.
     worker_timeout : float
-        Longest time without any worker [s].
+        Longest time without any worker [s], not counting the time that ``keep`` says they wait in a queue.
     large : bool
         Begin also where the plan takes more than 100 GB.
     keep : callable, optional
-        Called several times a second with the number of scenes that are left; sees to the workers.
+        Called several times a second with the number of scenes that are left; sees to the workers. It returns what
+        those wait for that are to come, e.g. ``"1 job waits in the queue: Priority"``, or nothing.
     progress : callable, optional
         Called with a `Status` whenever something has happened.
 
@@ -134,15 +137,18 @@ def run(
     _check_same(folder / SETTINGS, told)
     rules = _Rules(
         attempts=attempts, backoff=backoff, threads=threads, scene_timeout=scene_timeout, worker_timeout=worker_timeout,
-        keep=keep or (lambda left: None), progress=progress or (lambda status: None),
+        progress=progress or (lambda status: None),
     )  # fmt: skip
     batch = _Batch(planned, folder, settings, rules)
     with Manifest(folder).open() as manifest:
         batch.prepare(manifest)
         _check_room(folder, batch)
         _write_json(folder / SETTINGS, told)
-        with Crew(client, folder, weights, gpu=settings.device.startswith("cuda")) as crew:
-            batch.work(manifest, crew)
+        if batch.waiting:
+            workers = client(len(batch.waiting)) if callable(client) else nullcontext((client, keep))
+            gpu = settings.device.startswith("cuda")
+            with workers as (started, keep), Crew(started, folder, weights, gpu=gpu) as crew:
+                batch.work(manifest, crew, keep or (lambda left: None))
         report = batch.report()
     _write_json(folder / "report.json", asdict(report) | {"folder": str(folder)})
     return report
@@ -195,19 +201,22 @@ class _Batch:
             threads=self.rules.threads, timeout=self.rules.scene_timeout,
         )  # fmt: skip
 
-    def work(self, manifest: Manifest, crew: Crew) -> None:
+    def work(self, manifest: Manifest, crew: Crew, keep: Callable[[int], str | None]) -> None:
         """Make the scenes."""
-        alone_since = time.monotonic()
+        alone_since, told = time.monotonic(), ""
         while self.waiting or crew.running:
             now = time.monotonic()
-            self.rules.keep(len(self.waiting) + len(crew.running))
+            queued = keep(len(self.waiting) + len(crew.running)) or ""
             free = crew.look()
-            if crew.workers:
+            if queued and queued != told:
+                self._tell(crew, queued)
+            told = queued
+            if crew.workers or queued:
                 alone_since = now
             elif now - alone_since > self.rules.worker_timeout:
                 raise BatchError(
-                    f"no worker came within {self.rules.worker_timeout:.0f} s. Look whether jobs are waiting (squeue), "
-                    "or give a larger worker_timeout=3600."
+                    f"no worker came within {self.rules.worker_timeout:.0f} s, time of jobs in a queue not counted. "
+                    "Look at what workers print (of jobs: logs/slurm), or give a larger worker_timeout=3600."
                 )
             for work, result, worker in crew.results():
                 self._take(manifest, crew, work, result, worker)

@@ -8,8 +8,10 @@ from pathlib import Path
 import dask
 import pytest
 
-from eosr.batch_cluster import Site, SlurmJobs, arguments_of, check_job, load_site, workers_of
+from eosr.batch_cluster import arguments_of, workers_of
 from eosr.batch_gpu import card_of, dask_setup
+from eosr.batch_jobs import SlurmJobs, check_job
+from eosr.batch_site import Site, load_site
 from eosr.errors import BatchError
 
 SITES = sorted((Path(__file__).parents[1] / "hpc" / "sites").glob("*.yaml"))
@@ -165,13 +167,22 @@ class Cluster:
     """What is asked of a SLURMCluster, without Slurm."""
 
     def __init__(self, jobs):
-        self.workers = {name: type("Job", (), {"job_id": number}) for name, number in jobs.items()}
+        self.workers = {name: type("Job", (), {"job_id": number, "refused": ""}) for name, number in jobs.items()}
         self.worker_spec = dict.fromkeys(jobs)
-        self.names, self.scaled = [], []
+        self.names, self.busy, self.scaled = [], [], []
 
     @property
     def scheduler_info(self):
         return {"workers": {f"tcp://{name}": {"name": name} for name in self.names}}
+
+    def refuse(self, name):
+        self.workers[name] = type("Job", (), {"job_id": None, "refused": "error: QOSMaxSubmit."})
+        self.worker_spec[name] = None
+
+    @property
+    def scheduler(self):
+        workers = {name: types.SimpleNamespace(name=name, processing=name in self.busy) for name in self.names}
+        return types.SimpleNamespace(workers=workers)
 
     def scale(self, jobs):
         self.scaled.append(jobs)
@@ -179,8 +190,8 @@ class Cluster:
 
 def test_jobs_that_ended_are_replaced_while_scenes_are_left_and_stillborn_ones_end_the_batch(tmp_path, monkeypatch):
     queue = ["7"]
-    monkeypatch.setattr("eosr.batch_cluster._queued", lambda: set(queue))
-    monkeypatch.setattr("eosr.batch_cluster._LOOK", 0)
+    monkeypatch.setattr("eosr.batch_jobs._queue", lambda: dict.fromkeys(queue, ""))
+    monkeypatch.setattr("eosr.batch_jobs._LOOK", 0)
     cluster = Cluster({"w-0": "7", "w-1": "8"})
     cluster.names = ["w-0", "w-1"]
     jobs = SlurmJobs(cluster, Site(kind="slurm", jobs=2), tmp_path)
@@ -199,11 +210,74 @@ def test_jobs_that_ended_are_replaced_while_scenes_are_left_and_stillborn_ones_e
         SlurmJobs(dead, Site(kind="slurm", jobs=3), tmp_path)(5)
 
 
+def test_a_job_of_many_processes_is_replaced_by_one_of_another_name(tmp_path, monkeypatch):
+    monkeypatch.setattr("eosr.batch_jobs._queue", dict)
+    monkeypatch.setattr("eosr.batch_jobs._LOOK", 0)
+    cluster = Cluster({"w-0": "7"})
+    cluster.names = ["w-0-0", "w-0-1"]
+    SlurmJobs(cluster, Site(kind="slurm", processes=2), tmp_path)(5)
+    assert (cluster.workers, cluster.worker_spec, cluster.scaled) == ({}, {}, [1])
+
+
+def test_the_job_that_is_at_work_on_the_last_scene_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr("eosr.batch_jobs._queue", lambda: {"7": "", "8": "", "9": "Priority"})
+    monkeypatch.setattr("eosr.batch_jobs._LOOK", 0)
+    cluster = Cluster({"w-0": "7", "w-1": "8", "w-2": "9"})
+    cluster.names, cluster.busy = ["w-0", "w-1"], ["w-1"]
+    jobs = SlurmJobs(cluster, Site(kind="slurm", jobs=3), tmp_path)
+    jobs(2)
+    assert list(cluster.worker_spec) == ["w-0", "w-1"], "one that waits goes first"
+    jobs(1)
+    assert list(cluster.worker_spec) == ["w-1"]
+
+
+def test_jobs_that_wait_are_told_and_the_queue_is_asked_ever_more_seldom(tmp_path, monkeypatch):
+    clock, asked = [0.0], []
+
+    def squeue(*command, **how):
+        asked.append(clock[0])
+        text = "7|PENDING|Resources\n8|PENDING|Priority\n9|CONFIGURING|None\n10|RUNNING|None\n11|PENDING|Held\n"
+        return subprocess.CompletedProcess(command, 0, text, "")
+
+    monkeypatch.setattr(subprocess, "run", squeue)
+    monkeypatch.setattr("eosr.batch_jobs.time", types.SimpleNamespace(monotonic=lambda: clock[0]))
+    cluster = Cluster({"w-0": "7", "w-1": "8", "w-2": "9", "w-3": "10"})
+    jobs = SlurmJobs(cluster, Site(kind="slurm", jobs=4), tmp_path)
+    for _ in range(2000):
+        assert jobs(9) == "3 jobs wait in the queue: Configuring, Priority, Resources"
+        clock[0] += 0.25
+    assert asked[1] - asked[0] == 5
+    assert asked[-1] - asked[-2] == 30
+    cluster.names = ["w-0"]
+    jobs(9)
+    clock[0] += 5
+    jobs(9)
+    assert asked[-1] == clock[0], "something has changed"
+
+
+def test_what_sbatch_refuses_is_tried_once_more_and_then_told_unless_another_job_is_there(tmp_path, monkeypatch):
+    monkeypatch.setattr("eosr.batch_jobs._queue", lambda: {"7": ""})
+    monkeypatch.setattr("eosr.batch_jobs._LOOK", 0)
+    cluster = Cluster({"w-0": "7"})
+    cluster.refuse("w-1")
+    jobs = SlurmJobs(cluster, Site(kind="slurm", jobs=2), tmp_path)
+    for _ in range(5):
+        assert jobs(5) == "Slurm takes no more: error: QOSMaxSubmit."
+        cluster.refuse("w-1")
+    cluster.workers.clear()
+    cluster.worker_spec.clear()
+    cluster.refuse("w-2")
+    jobs(5)
+    cluster.refuse("w-3")
+    with pytest.raises(BatchError, match=r"Slurm takes no job: error: QOSMaxSubmit\. Correct the site file, or wait"):
+        jobs(5)
+
+
 def test_slurm_that_does_not_answer_is_waited_for(tmp_path, monkeypatch):
-    from eosr.batch_cluster import _queued
+    from eosr.batch_jobs import _queue
 
     monkeypatch.setattr(subprocess, "run", lambda *a, **k: subprocess.CompletedProcess(a, 1, "", "Unable to contact"))
-    assert _queued() is None
+    assert _queue() is None
     cluster = Cluster({"w-0": "7"})
     SlurmJobs(cluster, Site(kind="slurm"), tmp_path)(1)
     assert list(cluster.worker_spec) == ["w-0"]

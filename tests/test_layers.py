@@ -37,8 +37,9 @@ ROOM_OF = {
     "evaluate_sheets": "evaluate", "evaluate_study": "evaluate",
     "evaluate_summary": "evaluate",
     "study_flags": "study_figures", "cli_batch": "cli", "cli_evaluate": "cli", "cli_options": "cli",
-    "batch_cluster": "batch", "batch_crew": "batch", "batch_gpu": "batch", "batch_manifest": "batch",
-    "batch_plan": "batch", "batch_report": "batch", "batch_scene": "batch",
+    "batch_cluster": "batch", "batch_crew": "batch", "batch_gpu": "batch", "batch_jobs": "batch",
+    "batch_manifest": "batch", "batch_plan": "batch", "batch_report": "batch", "batch_scene": "batch",
+    "batch_site": "batch",
     "eopf": "safe", "safe_files": "safe", "safe_masks": "safe", "safe_metadata": "safe", "safe_pixels": "safe",
     "sampling_draw": "sampling", "sampling_places": "sampling",
 }  # fmt: skip
