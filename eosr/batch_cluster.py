@@ -6,7 +6,6 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -54,7 +53,11 @@ def workers_of(site: Site, logs: Path, left: int | None = None) -> Iterator[tupl
 
 def dashboard_of(client: Any) -> str:
     """Address of the dashboard of a client's scheduler; empty where it cannot be served."""
-    return str(client.dashboard_link or "") if find_spec("bokeh") else ""
+    try:
+        import distributed.dashboard.core  # noqa: F401  # needs bokeh, and one that is not too old
+    except ImportError:
+        return ""
+    return str(client.dashboard_link or "")
 
 
 @contextmanager
@@ -80,7 +83,7 @@ def _runner(site: Site, logs: Path, left: int) -> Iterator[tuple[Any, Any]]:
 
     jobqueue = _jobqueue()
     try:
-        runner = jobqueue.slurm.SLURMRunner()
+        runner = jobqueue.slurm.SLURMRunner(scheduler_options={"dashboard_address": site.dashboard or ":0"})
     except RuntimeError as error:
         raise BatchError(
             f"kind: slurm-runner is for the tasks of a job: {first_line(error)}. Type srun -n 6 eosr batch ... inside "

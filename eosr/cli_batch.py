@@ -139,7 +139,7 @@ def _workers(site: Any, options: argparse.Namespace) -> Iterator[Any]:
         with workers_of(site, options.out.absolute() / "logs" / "slurm", left) as (client, keep):
             if not options.quiet:
                 link = dashboard_of(client)
-                sys.stderr.write(f"dashboard: {link}\n" if link else "no dashboard: for one, pip install bokeh\n")
+                sys.stderr.write(f"dashboard: {link}\n" if link else "no dashboard; for one: pip install bokeh\n")
             yield client, keep
 
     if site.kind != "slurm-runner":

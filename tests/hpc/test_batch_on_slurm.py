@@ -60,7 +60,7 @@ def batch(slurm, items, tmp_path):
         }
         if slow:
             (tmp_path / "site" / "sitecustomize.py").write_text(SLOW_SITE)
-            environ["PYTHONPATH"] = str(tmp_path / "site")
+            environ["PYTHONPATH"] = f"{tmp_path / 'site'}:{environ.get('PYTHONPATH', '')}"
         where = (tmp_path / "items.json", tmp_path / "out", "--cluster", tmp_path / "site.yaml")
         command = [*front, "eosr", "batch", *where, *COMMAND, *more]
         log = (tmp_path / "driver.log").open("w")
