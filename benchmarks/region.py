@@ -36,7 +36,8 @@ from synthetic import write_scene
 
 import eosr.cores
 from eosr.batch import BatchConfig, run
-from eosr.batch_cluster import Site, workers_of
+from eosr.batch_cluster import workers_of
+from eosr.batch_site import Site
 from eosr.memory import keep_freed_memory
 
 OVERHEAD, READ = 10.0, 1.25

@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -56,7 +56,6 @@ class _Rules:
     scene_timeout: float
     worker_timeout: float
     verify: bool
-    keep: Callable[[int], object]
     progress: Callable[[Status], object]
 
 
@@ -87,7 +86,7 @@ def run(
     worker_timeout: float = 600.0,
     large: bool = False,
     verify: bool = False,
-    keep: Callable[[int], object] | None = None,
+    keep: Callable[[int], str | None] | None = None,
     progress: Callable[[Status], object] | None = None,
 ) -> Report:
     """Sharpen every scene of a list of items on the workers of a dask client, or what is missing of it.
@@ -97,8 +96,10 @@ def run(
     items : sequence of dict, path, pystac objects, or Plan
         STAC items, e.g. of `eosr.stac.find_items`, or what it takes; those of one satellite, tile and UTC day become
         one scene. Or what `plan` made of them with the same ``config``.
-    client : distributed.Client
-        Whose workers see ``out``; on each one scene at a time.
+    client : distributed.Client, or callable
+        Whose workers see ``out``; on each one scene at a time. Or what starts them: called with the number of scenes to
+        make, once nothing else can refuse the batch, it gives a context manager of a client and a ``keep``. Where there
+        is nothing to make it is not called.
     out : path
         Folder for ``scenes/NAME/`` (COGs, Zarr, STAC item), ``collection.json``, ``manifest.jsonl``, ``report.json``
         and ``logs/``.
@@ -113,14 +114,15 @@ def run(
     scene_timeout : float
         Longest time of one scene [s]; 0: no end.
     worker_timeout : float
-        Longest time without any worker [s].
+        Longest time without any worker [s], not counting the time that ``keep`` says they wait in a queue.
     large : bool
         Begin also where the plan takes more than 100 GB.
     verify : bool
         Of what is there already, compare the SHA-256 of every COG with the record (of a Zarr store that is beside them,
         its files and bytes), not only the sizes; what differs is made again. It takes as long as reading it all.
     keep : callable, optional
-        Called several times a second with the number of scenes that are left; sees to the workers.
+        Called several times a second with the number of scenes that are left; sees to the workers. It returns what
+        those wait for that are to come, e.g. ``"1 job waits in the queue: Priority"``, or nothing.
     progress : callable, optional
         Called with a `Status` whenever something has happened.
 
@@ -152,7 +154,7 @@ def run(
     check_same(folder / SETTINGS, told)
     rules = _Rules(
         attempts=attempts, backoff=backoff, threads=threads, scene_timeout=scene_timeout, worker_timeout=worker_timeout,
-        verify=verify, keep=keep or (lambda left: None), progress=progress or (lambda status: None),
+        verify=verify, progress=progress or (lambda status: None),
     )  # fmt: skip
     batch = _Batch(planned, folder, settings, rules)
     with Manifest(folder).open() as manifest:
@@ -160,13 +162,16 @@ def run(
         batch.prepare(manifest)
         _check_room(folder, batch)
         _write_json(folder / SETTINGS, told)
-        try:
-            with Crew(client, folder, weights, gpu=settings.device.startswith("cuda")) as crew:
-                batch.work(manifest, crew)
-        except BaseException:
-            with suppress(Exception):  # what ended the run is what counts
-                batch.report(manifest)
-            raise
+        if batch.waiting:
+            workers = client(len(batch.waiting)) if callable(client) else nullcontext((client, keep))
+            gpu = settings.device.startswith("cuda")
+            try:
+                with workers as (started, keep), Crew(started, folder, weights, gpu=gpu) as crew:
+                    batch.work(manifest, crew, keep or (lambda left: None))
+            except BaseException:
+                with suppress(Exception):  # what ended the run is what counts
+                    batch.report(manifest)
+                raise
         return batch.report(manifest)
 
 
@@ -219,19 +224,22 @@ class _Batch:
             threads=self.rules.threads, timeout=self.rules.scene_timeout,
         )  # fmt: skip
 
-    def work(self, manifest: Manifest, crew: Crew) -> None:
+    def work(self, manifest: Manifest, crew: Crew, keep: Callable[[int], str | None]) -> None:
         """Make the scenes."""
-        alone_since = time.monotonic()
+        alone_since, told = time.monotonic(), ""
         while self.waiting or crew.running:
             now = time.monotonic()
-            self.rules.keep(len(self.waiting) + len(crew.running))
+            queued = keep(len(self.waiting) + len(crew.running)) or ""
             free = crew.look()
-            if crew.workers:
+            if queued and queued != told:
+                self._tell(crew, queued)
+            told = queued
+            if crew.workers or queued:
                 alone_since = now
             elif now - alone_since > self.rules.worker_timeout:
                 raise BatchError(
-                    f"no worker came within {self.rules.worker_timeout:.0f} s. Look whether jobs are waiting (squeue), "
-                    "or give a larger worker_timeout=3600."
+                    f"no worker came within {self.rules.worker_timeout:.0f} s, time of jobs in a queue not counted. "
+                    "Look at what workers print (of jobs: logs/slurm), or give a larger worker_timeout=3600."
                 )
             for work, result, worker in crew.results():
                 self._take(manifest, crew, work, result, worker)

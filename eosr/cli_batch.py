@@ -6,7 +6,8 @@ import argparse
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 from eosr.cli_evaluate import options_of
@@ -34,7 +35,10 @@ def add_options(command: Parser, sharpening: Any) -> None:
     group.add_argument(
         "--scene-timeout", type=float, default=0.0, metavar="S", help="longest time of a scene; default: no end"
     )
-    group.add_argument("--worker-timeout", type=float, default=600.0, metavar="S", help="without a worker; default 600")
+    group.add_argument(
+        "--worker-timeout", type=float, default=600.0, metavar="S",
+        help="longest time without a worker while no job waits in the queue; default 600",
+    )  # fmt: skip
     group.add_argument("--sign", metavar="MODULE:FUNCTION", help="signs hrefs, e.g. planetary_computer:sign")
     group.add_argument("--dry-run", action="store_true", help="say what would be done, and stop")
     group.add_argument("--yes", action="store_true", help="do not ask before more than 100 GB are written")
@@ -47,7 +51,7 @@ def run_batch(options: argparse.Namespace, *, tell: Callable[[str], object]) -> 
     """Do what the options say; 0 if every scene has a result."""
     from eosr.batch import LARGE, plan, run
     from eosr.batch_checks import check_numbers
-    from eosr.batch_cluster import load_site, workers_of
+    from eosr.batch_site import load_site
     from eosr.stac import find_items
     from eosr.write_layout import check_linkable, local_path
 
@@ -80,16 +84,11 @@ def run_batch(options: argparse.Namespace, *, tell: Callable[[str], object]) -> 
             tell(f"  {scene.name}: {', '.join(scene.bands)}, {scene.rows} x {scene.columns} pixels")
         return 0
     large = options.yes or planned.size <= LARGE or _asked(str(planned))
-    with (
-        _ended_as_by_hand(),
-        workers_of(site, out / "logs" / "slurm") as (client, keep),
-        _shown(options.quiet, client) as progress,
-    ):
+    with _ended_as_by_hand(), _shown(options.quiet) as progress, _workers(site, out, quiet=options.quiet) as workers:
         report = run(
-            planned, client, out, config=config, attempts=options.attempts, backoff=options.backoff,
+            planned, workers, out, config=config, attempts=options.attempts, backoff=options.backoff,
             threads=options.threads or _threads(site), scene_timeout=options.scene_timeout,
-            worker_timeout=options.worker_timeout, large=large,
-            verify=options.verify, keep=keep, progress=progress,
+            worker_timeout=options.worker_timeout, large=large, verify=options.verify, progress=progress,
         )  # fmt: skip
     if report.complete:
         tell(str(report))
@@ -124,7 +123,7 @@ def _of_tile(items: Any, tile: str | None) -> Any:
 
 def _here(options: argparse.Namespace) -> Any:
     """Workers of this machine, as a site file would say it; where cards are asked for, dealt out to the workers."""
-    from eosr.batch_cluster import Site
+    from eosr.batch_site import Site
 
     workers = options.workers or 1
     if not options.device.startswith("cuda"):
@@ -157,12 +156,32 @@ def _ended_as_by_hand() -> Iterator[None]:
 
 
 @contextmanager
-def _shown(quiet: bool, client: Any) -> Iterator[Any]:
+def _workers(site: Any, out: Path, *, quiet: bool) -> Iterator[Any]:
+    """What starts the workers of a site, told how many scenes there are to make (see `eosr.batch.run`)."""
+    from eosr.batch_cluster import dashboard_of, workers_of
+
+    @contextmanager
+    def started(left: int) -> Iterator[Any]:
+        with workers_of(site, out.absolute() / "logs" / "slurm", left) as (client, keep):
+            if not quiet:
+                link = dashboard_of(client)
+                sys.stderr.write(f"dashboard: {link}\n" if link else "no dashboard; for one: pip install bokeh\n")
+            yield client, keep
+
+    if site.kind != "slurm-runner":
+        yield started
+        return
+    # Here each task of the job finds out whether it is eosr, or a worker of it; but for one of them it ends here.
+    with started(0) as both:
+        yield lambda left: nullcontext(both)
+
+
+@contextmanager
+def _shown(quiet: bool) -> Iterator[Any]:
     """Show how far it is: a bar on a terminal, a line per event elsewhere."""
     if quiet:
         yield None
         return
-    sys.stderr.write(f"dashboard: {client.dashboard_link}\n")
     if not sys.stderr.isatty():
         yield lambda status: sys.stderr.write(
             f"[{status.seconds:7.0f} s] {status.done}/{status.scenes} {status.news}\n"

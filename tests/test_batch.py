@@ -371,8 +371,23 @@ def test_workers_without_a_card_are_found_at_once(items, tmp_path, monkeypatch):
 
 
 def test_without_a_worker_it_ends_with_what_to_look_at(items, tmp_path):
-    with cluster(0) as client, pytest.raises(BatchError, match=r"no worker came within 1 s\. Look whether jobs are"):
+    with cluster(0) as client, pytest.raises(BatchError, match=r"no worker came within 1 s, .* Look at what workers"):
         run(items, client, tmp_path / "out", config=QUICK, worker_timeout=1)
+
+
+def test_the_time_that_jobs_wait_in_a_queue_does_not_count_and_is_told(items, tmp_path):
+    """The worker comes after 3 s, where 1 s is allowed."""
+    news, until = [], time.monotonic() + 3
+    with cluster(0) as client:
+
+        def keep(left):
+            client.cluster.scale(int(time.monotonic() > until))
+            return "" if client.cluster.scheduler_info["workers"] else "1 job waits in the queue: Priority"
+
+        told = {"keep": keep, "progress": lambda status: news.append(status.news)}
+        report = run(items[:1], client, tmp_path / "out", config=QUICK, worker_timeout=1, **told)
+    assert report.complete
+    assert news.count("1 job waits in the queue: Priority") == 1
 
 
 def test_a_scene_that_takes_too_long_is_stopped(items, tmp_path):

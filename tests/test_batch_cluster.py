@@ -1,16 +1,21 @@
 """Site files of batches: read, refused with what is wrong, and turned into jobs."""
 
+import socket
 import subprocess
 import sys
 import types
+import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import dask
 import pytest
 
-from eosr.batch_cluster import Site, SlurmJobs, arguments_of, check_job, load_site, workers_of
+from eosr.batch_cluster import arguments_of, dashboard_of, workers_of
 from eosr.batch_gpu import card_of, dask_setup
-from eosr.errors import BatchError
+from eosr.batch_jobs import SlurmJobs, check_job
+from eosr.batch_site import Site, load_site
+from eosr.errors import BatchError, OutputError
 
 SITES = sorted((Path(__file__).parents[1] / "hpc" / "sites").glob("*.yaml"))
 
@@ -53,6 +58,22 @@ def test_workers_that_only_wait_do_not_look_at_their_own_stacks(tmp_path):
         assert "tick" in callbacks
 
 
+@pytest.mark.filterwarnings("error:Port")
+def test_the_dashboard_is_at_any_free_port_and_its_link_leads_there(tmp_path):
+    pytest.importorskip("bokeh")
+    with socket.socket() as taken:
+        with suppress(OSError):  # or somebody else has it
+            taken.bind(("", 8787))
+            taken.listen()
+        with workers_of(Site(), tmp_path) as (client, _), urllib.request.urlopen(dashboard_of(client)) as page:
+            assert b"bokeh" in page.read()
+
+
+def test_without_bokeh_there_is_no_link(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed.dashboard.core", None)
+    assert dashboard_of(types.SimpleNamespace(dashboard_link="http://127.0.0.1:8787/status")) == ""
+
+
 def test_a_process_that_had_not_imported_distributed_can_start_workers_again(tmp_path):
     again = (
         "import pathlib, dask, eosr.batch_cluster as cluster\n"
@@ -81,6 +102,10 @@ def test_a_process_that_had_not_imported_distributed_can_start_workers_again(tmp
             r"gpus is 2 and processes 1; every card takes .*, or as many as the others\. Write e\.g\. processes: 2\.",
         ),
         ("jobs: [", r"site\.yaml is no YAML: .* Correct it\."),
+        ("memory: quatsch", r"site\.yaml: memory is 'quatsch', no size\. Write e\.g\. memory: 16GB\."),
+        ("kind: local\nmemory: '0'", r"site\.yaml: memory is '0', no size"),
+        ("1: 2\nfoo: 3", r"site\.yaml has the unknown key 1\. Known are "),
+        ("walltime: 2023-99-99", r"site\.yaml is no YAML: month must be in 1\.\.12\. Correct it\."),
         ("- jobs", r"site\.yaml holds a list, not KEY: VALUE lines"),
     ],
 )
@@ -88,6 +113,62 @@ def test_a_wrong_site_file_is_told(tmp_path, text, said):
     (tmp_path / "site.yaml").write_text(text + "\n")
     with pytest.raises(BatchError, match=said):
         load_site(tmp_path / "site.yaml")
+
+
+def test_a_site_file_that_is_no_text_is_told(tmp_path):
+    (tmp_path / "site.yaml").write_bytes("account: Jülich\n".encode("latin-1"))
+    with pytest.raises(BatchError, match=r"site\.yaml is no text in UTF-8 \(at byte 10\)\. Save it as such\."):
+        load_site(tmp_path / "site.yaml")
+
+
+def started(site, logs):
+    with workers_of(site, logs):
+        pytest.fail("it started")
+
+
+def test_what_a_site_names_and_this_machine_does_not_have_is_told(tmp_path):
+    pytest.importorskip("dask_jobqueue")
+    with pytest.raises(
+        BatchError, match=r"there is no network interface nosuch0 here, which interface in the site fil"
+    ):
+        started(Site(kind="slurm", interface="nosuch0"), tmp_path)
+    with pytest.raises(
+        BatchError, match=r"nosuch1 here, which scheduler_interface in .* Write e\.g\. scheduler_interfac"
+    ):
+        started(Site(kind="slurm", interface="ib0", scheduler_interface="nosuch1"), tmp_path)
+    with pytest.raises(
+        BatchError, match=r"dask's scheduler does not start: .* Correct scheduler_interface, interface or"
+    ):
+        started(Site(kind="slurm", dashboard="no/such:port"), tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"file/logs cannot be made: Not a directory\. Name another folder\."):
+        started(Site(kind="slurm"), tmp_path / "file" / "logs")
+
+
+def test_the_tasks_of_a_job_outside_of_one_are_told(tmp_path, monkeypatch):
+    pytest.importorskip("dask_jobqueue")
+    monkeypatch.delenv("SLURM_PROCID", raising=False)
+    with pytest.raises(
+        BatchError, match=r"kind: slurm-runner is for the tasks of a job: SLURM_PROCID, .* Type srun -n 6"
+    ):
+        started(Site(kind="slurm-runner"), tmp_path)
+
+
+def test_dask_jobqueue_does_not_take_ctrl_c_from_eosr(tmp_path):
+    pytest.importorskip("dask_jobqueue")
+    told = "import signal, eosr.batch_cluster as c; c._jobqueue(); print(signal.getsignal(signal.SIGINT).__name__)"
+    told = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
+    assert told.stdout == "default_int_handler\n"
+
+
+def test_drained_nodes_and_a_wrong_site_file_are_refused_in_the_same_words(tmp_path, monkeypatch):
+    (tmp_path / "sbatch").write_text("#!/bin/sh\necho 'allocation failure: not available' >&2\nexit 1\n")
+    (tmp_path / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(
+        BatchError, match=r"not available\. Correct the site file; if it is right, try again .*\(sinfo\)"
+    ):
+        check_job("#!/bin/sh\n")
 
 
 def test_no_site_file_and_no_sbatch_are_told(tmp_path, monkeypatch):
@@ -165,13 +246,22 @@ class Cluster:
     """What is asked of a SLURMCluster, without Slurm."""
 
     def __init__(self, jobs):
-        self.workers = {name: type("Job", (), {"job_id": number}) for name, number in jobs.items()}
+        self.workers = {name: type("Job", (), {"job_id": number, "refused": ""}) for name, number in jobs.items()}
         self.worker_spec = dict.fromkeys(jobs)
-        self.names, self.scaled = [], []
+        self.names, self.busy, self.scaled = [], [], []
 
     @property
     def scheduler_info(self):
         return {"workers": {f"tcp://{name}": {"name": name} for name in self.names}}
+
+    def refuse(self, name):
+        self.workers[name] = type("Job", (), {"job_id": None, "refused": "error: QOSMaxSubmit."})
+        self.worker_spec[name] = None
+
+    @property
+    def scheduler(self):
+        workers = {name: types.SimpleNamespace(name=name, processing=name in self.busy) for name in self.names}
+        return types.SimpleNamespace(workers=workers)
 
     def scale(self, jobs):
         self.scaled.append(jobs)
@@ -179,8 +269,8 @@ class Cluster:
 
 def test_jobs_that_ended_are_replaced_while_scenes_are_left_and_stillborn_ones_end_the_batch(tmp_path, monkeypatch):
     queue = ["7"]
-    monkeypatch.setattr("eosr.batch_cluster._queued", lambda: set(queue))
-    monkeypatch.setattr("eosr.batch_cluster._LOOK", 0)
+    monkeypatch.setattr("eosr.batch_jobs._queue", lambda: dict.fromkeys(queue, ""))
+    monkeypatch.setattr("eosr.batch_jobs._LOOK", 0)
     cluster = Cluster({"w-0": "7", "w-1": "8"})
     cluster.names = ["w-0", "w-1"]
     jobs = SlurmJobs(cluster, Site(kind="slurm", jobs=2), tmp_path)
@@ -199,11 +289,74 @@ def test_jobs_that_ended_are_replaced_while_scenes_are_left_and_stillborn_ones_e
         SlurmJobs(dead, Site(kind="slurm", jobs=3), tmp_path)(5)
 
 
+def test_a_job_of_many_processes_is_replaced_by_one_of_another_name(tmp_path, monkeypatch):
+    monkeypatch.setattr("eosr.batch_jobs._queue", dict)
+    monkeypatch.setattr("eosr.batch_jobs._LOOK", 0)
+    cluster = Cluster({"w-0": "7"})
+    cluster.names = ["w-0-0", "w-0-1"]
+    SlurmJobs(cluster, Site(kind="slurm", processes=2), tmp_path)(5)
+    assert (cluster.workers, cluster.worker_spec, cluster.scaled) == ({}, {}, [1])
+
+
+def test_the_job_that_is_at_work_on_the_last_scene_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr("eosr.batch_jobs._queue", lambda: {"7": "", "8": "", "9": "Priority"})
+    monkeypatch.setattr("eosr.batch_jobs._LOOK", 0)
+    cluster = Cluster({"w-0": "7", "w-1": "8", "w-2": "9"})
+    cluster.names, cluster.busy = ["w-0", "w-1"], ["w-1"]
+    jobs = SlurmJobs(cluster, Site(kind="slurm", jobs=3), tmp_path)
+    jobs(2)
+    assert list(cluster.worker_spec) == ["w-0", "w-1"], "one that waits goes first"
+    jobs(1)
+    assert list(cluster.worker_spec) == ["w-1"]
+
+
+def test_jobs_that_wait_are_told_and_the_queue_is_asked_ever_more_seldom(tmp_path, monkeypatch):
+    clock, asked = [0.0], []
+
+    def squeue(*command, **how):
+        asked.append(clock[0])
+        text = "7|PENDING|Resources\n8|PENDING|Priority\n9|CONFIGURING|None\n10|RUNNING|None\n11|PENDING|Held\n"
+        return subprocess.CompletedProcess(command, 0, text, "")
+
+    monkeypatch.setattr(subprocess, "run", squeue)
+    monkeypatch.setattr("eosr.batch_jobs.time", types.SimpleNamespace(monotonic=lambda: clock[0]))
+    cluster = Cluster({"w-0": "7", "w-1": "8", "w-2": "9", "w-3": "10"})
+    jobs = SlurmJobs(cluster, Site(kind="slurm", jobs=4), tmp_path)
+    for _ in range(2000):
+        assert jobs(9) == "3 jobs wait in the queue: Configuring, Priority, Resources"
+        clock[0] += 0.25
+    assert asked[1] - asked[0] == 5
+    assert asked[-1] - asked[-2] == 30
+    cluster.names = ["w-0"]
+    jobs(9)
+    clock[0] += 5
+    jobs(9)
+    assert asked[-1] == clock[0], "something has changed"
+
+
+def test_what_sbatch_refuses_is_tried_once_more_and_then_told_unless_another_job_is_there(tmp_path, monkeypatch):
+    monkeypatch.setattr("eosr.batch_jobs._queue", lambda: {"7": ""})
+    monkeypatch.setattr("eosr.batch_jobs._LOOK", 0)
+    cluster = Cluster({"w-0": "7"})
+    cluster.refuse("w-1")
+    jobs = SlurmJobs(cluster, Site(kind="slurm", jobs=2), tmp_path)
+    for _ in range(5):
+        assert jobs(5) == "Slurm takes no more: error: QOSMaxSubmit."
+        cluster.refuse("w-1")
+    cluster.workers.clear()
+    cluster.worker_spec.clear()
+    cluster.refuse("w-2")
+    jobs(5)
+    cluster.refuse("w-3")
+    with pytest.raises(BatchError, match=r"Slurm takes no job: error: QOSMaxSubmit\. Correct the site file, or wait"):
+        jobs(5)
+
+
 def test_slurm_that_does_not_answer_is_waited_for(tmp_path, monkeypatch):
-    from eosr.batch_cluster import _queued
+    from eosr.batch_jobs import _queue
 
     monkeypatch.setattr(subprocess, "run", lambda *a, **k: subprocess.CompletedProcess(a, 1, "", "Unable to contact"))
-    assert _queued() is None
+    assert _queue() is None
     cluster = Cluster({"w-0": "7"})
     SlurmJobs(cluster, Site(kind="slurm"), tmp_path)(1)
     assert list(cluster.worker_spec) == ["w-0"]

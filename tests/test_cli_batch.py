@@ -1,12 +1,15 @@
 """`eosr batch` as it is typed: plan, run, run again, what is missing, what is refused."""
 
 import json
+import shutil
 
 import pytest
 from batches import manifest_of, pixels_of, write_items
 from conftest import stac_api
 from range_server import serve
 
+from eosr.batch_cluster import workers_of
+from eosr.batch_manifest import Manifest
 from eosr.cli import main
 
 
@@ -112,6 +115,53 @@ def test_more_than_100_gb_are_asked_for_and_refused_where_nobody_can_answer(comm
     assert main(command()) == 1
     assert asked[0].endswith("Begin? [y/N] ")
     assert not (tmp_path / "out" / "scenes").exists()
+
+
+def test_no_worker_starts_before_all_that_refuses_a_batch_is_checked_nor_where_nothing_is_missing(
+    command, tmp_path, capsys, monkeypatch
+):
+    assert main(command("--quiet")) == 0
+    monkeypatch.setattr("eosr.batch_cluster.workers_of", lambda *how: pytest.fail("workers were started"))
+    assert main(command("--quiet")) == 0
+    (tmp_path / "out" / "scenes" / "S2A_32TQM_20230601_0_L2A" / ".eosr-scene.json").unlink()
+    refused = [
+        (["--attempts", "0"], "--attempts 0 must be"),
+        (["--dtype", "float32"], "holds a batch of other settings"),
+    ]
+    with monkeypatch.context() as full:
+        full.setattr("shutil.disk_usage", lambda folder: shutil._ntuple_diskusage(10, 10, 0))
+        assert main(command()) == 1
+        assert "Make room, or name another folder." in capsys.readouterr().err
+    with monkeypatch.context() as large:
+        large.setattr("eosr.batch.LARGE", 1000)
+        assert main(command()) == 1
+        assert "Say that it may: --yes." in capsys.readouterr().err
+    with Manifest(tmp_path / "out").open():
+        refused.append(([], "another eosr batch is at work in"))
+        for more, said in refused:
+            assert main(command(*more)) == 1
+            assert said in capsys.readouterr().err
+
+
+def test_there_are_no_more_jobs_than_scenes_left(command, tmp_path, capsys, monkeypatch):
+    assert main(command("--quiet")) == 0
+    (tmp_path / "out" / "scenes" / "S2A_32TQM_20230601_0_L2A" / ".eosr-scene.json").unlink()
+    told = []
+
+    def workers(site, logs, left):
+        told.append(left)
+        return workers_of(site, logs, left)
+
+    monkeypatch.setattr("eosr.batch_cluster.workers_of", workers)
+    assert main(command("--quiet")) == 0
+    assert told == [1]
+
+
+def test_out_that_is_a_file_is_told_before_jobs_are_submitted(command, tmp_path, capsys):
+    (tmp_path / "out").touch()
+    (tmp_path / "site.yaml").write_text("kind: slurm\n")
+    assert main(command("--cluster", str(tmp_path / "site.yaml"))) == 1
+    assert "Name another folder." in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.long

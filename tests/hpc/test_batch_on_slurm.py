@@ -1,6 +1,7 @@
 """`eosr batch` on a real Slurm: jobs by dask-jobqueue, cancelled, killed, at their time limit; and inside one job."""
 
 import json
+import shutil
 import subprocess
 import sys
 from contextlib import suppress
@@ -50,18 +51,18 @@ def batch(slurm, items, tmp_path):
     (tmp_path / "site").mkdir()
     started = []
 
-    def start(*front, minutes=10, partition="test", slow="", site=None):
+    def start(*front, minutes=10, partition="test", slow="", site=None, path="", more=()):
         (tmp_path / "site.yaml").write_text(site or SITE.format(minutes=minutes, partition=partition))
         environ = slurm | {
             "SLOW": slow,
             "SLOW_UNTIL": str(tmp_path / "go"),
-            "PATH": f"{Path(sys.executable).parent}:{slurm['PATH']}",
+            "PATH": f"{path}:{Path(sys.executable).parent}:{slurm['PATH']}",
         }
         if slow:
             (tmp_path / "site" / "sitecustomize.py").write_text(SLOW_SITE)
-            environ["PYTHONPATH"] = str(tmp_path / "site")
+            environ["PYTHONPATH"] = f"{tmp_path / 'site'}:{environ.get('PYTHONPATH', '')}"
         where = (tmp_path / "items.json", tmp_path / "out", "--cluster", tmp_path / "site.yaml")
-        command = [*front, "eosr", "batch", *where, *COMMAND]
+        command = [*front, "eosr", "batch", *where, *COMMAND, *more]
         log = (tmp_path / "driver.log").open("w")
         started.append(subprocess.Popen(command, env=environ, stdout=log, stderr=log, cwd=tmp_path))
         return started[-1]
@@ -156,6 +157,51 @@ def test_a_job_that_slurm_refuses_is_told_at_once_in_its_own_words(batch, tmp_pa
     assert "invalid partition" in told.lower()
     assert "Traceback" not in told
     assert not (tmp_path / "out" / "scenes").exists()
+
+
+FAKE = """#!/bin/bash
+[ "$1" != --test-only ] && {when} && {{ echo "sbatch: error: QOSMaxSubmitJobPerUserLimit" >&2; exit 1; }}
+exec {sbatch} "$@"
+"""
+
+
+@pytest.fixture
+def refusing(slurm, tmp_path):
+    """Write an sbatch that refuses jobs on a condition, but not when it is asked before; return its folder."""
+
+    def write(when):
+        (tmp_path / "bin").mkdir()
+        file = tmp_path / "bin" / "sbatch"
+        file.write_text(FAKE.format(when=when, sbatch=shutil.which("sbatch", path=slurm["PATH"])))
+        file.chmod(0o755)
+        return file.parent
+
+    return write
+
+
+def test_a_job_that_slurm_refuses_only_when_it_is_submitted_is_told_too(batch, refusing, tmp_path):
+    assert batch(path=refusing("true")).wait(PATIENCE) == 1
+    told = (tmp_path / "driver.log").read_text()
+    assert told.splitlines()[-1].startswith("eosr: Slurm takes no job: sbatch: error: QOSMaxSubmitJobPerUserLimit. ")
+    assert "Traceback" not in told
+
+
+def test_a_job_that_is_refused_once_is_submitted_again(batch, refusing, tmp_path):
+    told = ended(batch(path=refusing(f"mkdir {tmp_path}/once 2>/dev/null")), tmp_path)
+    assert (tmp_path / "once").exists()
+    assert "Traceback" not in told
+
+
+def test_jobs_that_wait_in_the_queue_are_waited_for(slurm, batch, tmp_path):
+    filled = ["sbatch", "--parsable", "--ntasks=4", "--output=/dev/null", "--wrap=sleep 600"]
+    full = subprocess.run(filled, env=slurm, check=True, capture_output=True, text=True).stdout.strip()
+    wait_for(lambda: jobs(slurm))
+    running = batch(more=("--worker-timeout", "8"))
+    wait_for(lambda: "2 jobs wait in the queue: " in (tmp_path / "driver.log").read_text())
+    with pytest.raises(subprocess.TimeoutExpired):
+        running.wait(16)
+    subprocess.run(["scancel", full], env=slurm, check=True)
+    ended(running, tmp_path)
 
 
 def test_jobs_that_cannot_start_a_worker_end_the_batch_with_their_last_words(batch, tmp_path):
