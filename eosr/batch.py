@@ -25,6 +25,7 @@ from eosr.batch_report import Report, Status
 from eosr.batch_scene import SceneResult, SceneTask, read_record
 from eosr.durable import put_text
 from eosr.errors import BatchError, OutputError
+from eosr.nn.weights_files import SHIPPED, file_checksum, weights_path
 from eosr.product_collection import write_collection
 from eosr.write_layout import check_folder, local_path
 
@@ -37,6 +38,8 @@ LARGE: Final = 100e9
 _LOOK: Final = 0.25
 #: How often a scene may lose its worker, besides its own attempts: workers end with their jobs.
 _LOST: Final = 10
+#: Why a run ended that Ctrl-C ended.
+_INTERRUPTED: Final = "interrupted"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +126,8 @@ def run(
         Before any scene, if the plan cannot work, another driver is at work in the folder, it belongs to other
         settings, or there is too little room; also if a worker has another version of eosr, does not see the folder or
         the weights, or none comes.
+    KeyboardInterrupt
+        Where that ends it; it says what is missing.
     """
     settings = config or BatchConfig()
     _check_numbers(attempts=attempts, backoff=backoff, threads=threads)
@@ -147,10 +152,15 @@ def run(
         if batch.waiting:
             workers = client(len(batch.waiting)) if callable(client) else nullcontext((client, keep))
             gpu = settings.device.startswith("cuda")
-            with workers as (started, keep), Crew(started, folder, weights, gpu=gpu) as crew:
-                batch.work(manifest, crew, keep or (lambda left: None))
+            try:
+                with workers as (started, keep), Crew(started, folder, weights, gpu=gpu) as crew:
+                    batch.work(manifest, crew, keep or (lambda left: None))
+            except KeyboardInterrupt:
+                batch.stopped = _INTERRUPTED
         report = batch.report()
     _write_json(folder / "report.json", asdict(report) | {"folder": str(folder)})
+    if batch.stopped == _INTERRUPTED:
+        raise KeyboardInterrupt(str(report))
     return report
 
 
@@ -298,7 +308,7 @@ class _Batch:
         area = {scene.name: scene.rows * scene.columns * 1e-4 for scene in self.planned.scenes}
         return Report(
             folder=self.folder, done=tuple(sorted(self.done)), made=tuple(sorted(self.totals.made)),
-            failed=dict(sorted(self.failed.items())), pending=tuple(sorted(work.scene.name for work in self.waiting)),
+            failed=dict(sorted(self.failed.items())), pending=tuple(sorted({*area} - {*self.done} - {*self.failed})),
             seconds=round(time.monotonic() - self.began, 1), cpu=round(self.totals.cpu, 1), memory=self.totals.memory,
             area=round(sum(area[name] for name in self.totals.made), 1), stopped=self.stopped,
         )  # fmt: skip
@@ -326,9 +336,6 @@ def _weights(config: BatchConfig) -> dict[str, str]:
     """Path and SHA-256 of every weights file that workers will need."""
     if config.method not in (None, "eosr") and config.weights is None:
         return {}
-    # Imported here: `import eosr` must not import torch.
-    from eosr.nn.weights import SHIPPED, file_checksum, weights_path
-
     names = SHIPPED if config.weights is None else config.weights
     return {str(name): file_checksum(weights_path(name)) for name in names}
 

@@ -46,6 +46,8 @@ _NETWORKS: Final = 4
 _LOOK: Final = 1.0
 #: Name of the variable that tells a process where its answer goes.
 _ANSWER: Final = "EOSR_BATCH_ANSWER"
+#: Name of the variable that tells a process its worker: by the time it looks itself, that may be gone.
+_WORKER: Final = "EOSR_BATCH_WORKER"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +110,7 @@ def run_scene(task: SceneTask) -> SceneResult:
         with log.open("a") as written:
             running = subprocess.Popen(
                 [sys.executable, "-m", "eosr.batch_scene"], stdin=subprocess.PIPE, stdout=written, stderr=written,
-                env=os.environ | {_ANSWER: str(answer)} | _limits(task), text=True,
+                env=os.environ | {_ANSWER: str(answer), _WORKER: str(os.getpid())} | _limits(task), text=True,
             )  # fmt: skip
             try:
                 running.communicate(json.dumps(asdict(task)), timeout=task.timeout or None)
@@ -283,7 +285,7 @@ def _end_with(parent: int) -> None:
 def main() -> int:
     """Make the scene that standard input tells; write the answer to the file that the environment names."""
     keep_freed_memory()
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_with, args=(int(os.environ[_WORKER]),), daemon=True).start()
     told = json.load(sys.stdin)
     settings: dict[str, Any] = {k: tuple(one) if isinstance(one, list) else one for k, one in told["config"].items()}
     config = BatchConfig(**settings)
