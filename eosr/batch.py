@@ -28,6 +28,7 @@ from eosr.batch_report import Report, Status
 from eosr.batch_scene import RECORD, SceneResult, SceneTask, is_whole, read_record
 from eosr.durable import put_text
 from eosr.errors import BatchError
+from eosr.nn.weights_files import SHIPPED, file_checksum, weights_path
 from eosr.product_collection import write_collection
 from eosr.write_cog import room_beside
 from eosr.write_zarr import COMPRESSED
@@ -137,6 +138,8 @@ def run(
         Before any scene, if the plan cannot work, another driver is at work in the folder, it belongs to other
         settings, or there is too little room; also if a worker has another version of eosr, does not see the folder or
         the weights, or none comes.
+    KeyboardInterrupt
+        Where that ends it; it says what is missing.
     """
     check_numbers(
         attempts=attempts, backoff=backoff, threads=threads, scene_timeout=scene_timeout, worker_timeout=worker_timeout
@@ -168,6 +171,9 @@ def run(
             try:
                 with workers as (started, keep), Crew(started, folder, weights, gpu=gpu) as crew:
                     batch.work(manifest, crew, keep or (lambda left: None))
+            except KeyboardInterrupt:
+                batch.stopped = "interrupted"
+                raise KeyboardInterrupt(str(batch.report(manifest))) from None
             except BaseException:
                 with suppress(Exception):  # what ended the run is what counts
                     batch.report(manifest)
@@ -337,9 +343,6 @@ def _weights(config: BatchConfig) -> dict[str, str]:
     """Path and SHA-256 of every weights file that workers will need."""
     if config.method not in (None, "eosr") and config.weights is None:
         return {}
-    # Imported here: `import eosr` must not import torch.
-    from eosr.nn.weights import SHIPPED, file_checksum, weights_path
-
     names = SHIPPED if config.weights is None else config.weights
     return {str(name): file_checksum(weights_path(name)) for name in names}
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import socket
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any, Final
 
@@ -67,14 +70,32 @@ def _local(site: Site, logs: Path, left: int) -> Iterator[tuple[Any, Any]]:
     # dask-cuda, where it is installed, gives every worker a card of its own and the cores beside it.
     cuda = _dask_cuda() if site.gpus == site.processes else None
     cards = {"resources": {"GPU": 1}} | ({} if cuda else {"preload": [_PRELOAD]}) if site.gpus else {}
-    with (
-        (cuda.LocalCUDACluster if cuda else LocalCluster)(
-            n_workers=site.processes, threads_per_worker=1, dashboard_address=site.dashboard or ":0", memory_limit=None,
-            local_directory=site.local_directory, **cards,
-        ) as cluster,
-        Client(cluster) as client,
-    ):  # fmt: skip
-        yield client, lambda left: ""
+    made = cuda.LocalCUDACluster if cuda else LocalCluster
+    with ExitStack() as stack:
+        with _deaf():
+            cluster = stack.enter_context(
+                made(
+                    n_workers=site.processes, threads_per_worker=1, dashboard_address=site.dashboard or ":0",
+                    memory_limit=None, local_directory=site.local_directory,
+                    silence_logs=logging.ERROR,  # what happens to a scene is told by eosr
+                    **cards,
+                )
+            )  # fmt: skip
+        yield stack.enter_context(Client(cluster)), lambda left: ""
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Threads and processes that are started meanwhile do not hear Ctrl-C; this one does when it is over.
+
+    A terminal sends it to all of them, and dask's workers would answer with screens of tracebacks. They end with us.
+    """
+    resource_tracker.ensure_running()  # with the first process, it would let that one hear again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
@@ -82,6 +103,8 @@ def _runner(site: Site, logs: Path, left: int) -> Iterator[tuple[Any, Any]]:
     from distributed import Client
 
     jobqueue = _jobqueue()
+    # By this signal dask-jobqueue ends the tasks that are not eosr itself, when all is done.
+    before = signal.signal(signal.SIGINT, lambda *_: sys.exit())
     try:
         runner = jobqueue.slurm.SLURMRunner(scheduler_options={"dashboard_address": site.dashboard or ":0"})
     except RuntimeError as error:
@@ -89,6 +112,8 @@ def _runner(site: Site, logs: Path, left: int) -> Iterator[tuple[Any, Any]]:
             f"kind: slurm-runner is for the tasks of a job: {first_line(error)}. Type srun -n 6 eosr batch ... inside "
             "one, or give a site file of kind: slurm."
         ) from None
+    finally:
+        signal.signal(signal.SIGINT, before)
     with runner, Client(runner) as client:
         yield client, lambda left: ""
 

@@ -25,7 +25,7 @@ def look_around(version: str, folder: str, token: str, weights: Mapping[str, str
             return f"has another folder {folder}"
     except OSError as error:
         return f"does not see {folder} ({error.strerror})"
-    from eosr.nn.weights import file_checksum, weights_path
+    from eosr.nn.weights_files import file_checksum, weights_path
 
     for name, checksum in weights.items():
         try:

@@ -84,12 +84,16 @@ def run_batch(options: argparse.Namespace, *, tell: Callable[[str], object]) -> 
             tell(f"  {scene.name}: {', '.join(scene.bands)}, {scene.rows} x {scene.columns} pixels")
         return 0
     large = options.yes or planned.size <= LARGE or _asked(str(planned))
-    with _ended_as_by_hand(), _shown(options.quiet) as progress, _workers(site, out, quiet=options.quiet) as workers:
-        report = run(
-            planned, workers, out, config=config, attempts=options.attempts, backoff=options.backoff,
-            threads=options.threads or _threads(site), scene_timeout=options.scene_timeout,
-            worker_timeout=options.worker_timeout, large=large, verify=options.verify, progress=progress,
-        )  # fmt: skip
+    try:
+        with _ended_as_by_hand(), _shown(options.quiet) as show, _workers(site, out, quiet=options.quiet) as workers:
+            report = run(
+                planned, workers, out, config=config, attempts=options.attempts, backoff=options.backoff,
+                threads=options.threads or _threads(site), scene_timeout=options.scene_timeout,
+                worker_timeout=options.worker_timeout, large=large, verify=options.verify, progress=show,
+            )  # fmt: skip
+    except KeyboardInterrupt as stopped:
+        sys.stderr.write(f"{stopped}\n" if str(stopped) else "")
+        raise
     if report.complete:
         tell(str(report))
         return 0

@@ -1,13 +1,22 @@
 """`eosr batch` as it is typed: plan, run, run again, what is missing, what is refused."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
 
+import psutil
 import pytest
-from batches import manifest_of, pixels_of, write_items
+from batches import SLOW_SITE, manifest_of, pixels_of, wait_for, write_items
 from conftest import stac_api
+from patience import PATIENCE
 from range_server import serve
 
+import eosr
 from eosr.batch_cluster import workers_of
 from eosr.batch_manifest import Manifest
 from eosr.cli import main
@@ -141,6 +150,49 @@ def test_no_worker_starts_before_all_that_refuses_a_batch_is_checked_nor_where_n
         for more, said in refused:
             assert main(command(*more)) == 1
             assert said in capsys.readouterr().err
+
+
+def processes_with(folder):
+    """Running processes that were given a folder as an argument or in their environment."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.status() != psutil.STATUS_ZOMBIE and process.environ().get("SLOW_UNTIL") == str(folder / "go"):
+                found.append(process)
+    return found
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
+def test_ctrl_c_says_what_is_missing_and_nothing_else_and_workers_end_with_the_driver(command, tmp_path, end):
+    """As a terminal sends it: to the driver, its workers and their scenes."""
+    (tmp_path / "sitecustomize.py").write_text(SLOW_SITE)
+    paths = os.pathsep.join((str(tmp_path), str(Path(eosr.__file__).parents[1])))
+    environ = os.environ | {"PYTHONPATH": paths, "SLOW": "600", "SLOW_UNTIL": str(tmp_path / "go")}
+    words = [sys.executable, "-c", "import sys, eosr.cli; sys.exit(eosr.cli.main())", *command("--workers", "2")]
+    with (tmp_path / "told").open("w") as told:
+        driver = subprocess.Popen(words, env=environ, stdout=told, stderr=told, start_new_session=True)
+    try:
+        wait_for(lambda: list((tmp_path / "out").glob("logs/*.log")))
+        if end == signal.SIGKILL:
+            driver.kill()
+        else:
+            os.killpg(driver.pid, end)
+        status = driver.wait(PATIENCE)
+        wait_for(lambda: not processes_with(tmp_path))
+    finally:
+        for process in processes_with(tmp_path):
+            process.kill()
+        driver.wait()
+    if end == signal.SIGKILL:
+        return
+    text = (tmp_path / "told").read_text()
+    assert status == 130
+    assert text.endswith(
+        f"0 of 2 scenes in {tmp_path / 'out'}\nmissing  S2A_32TQM_20230601_0_L2A\nmissing  S2A_32TQM_20230602_0_L2A\n"
+        "interrupted\neosr: interrupted. The same command goes on where it stopped.\n"
+    )
+    assert "Traceback" not in text
+    assert "WARNING" not in text
 
 
 def test_there_are_no_more_jobs_than_scenes_left(command, tmp_path, capsys, monkeypatch):

@@ -6,13 +6,11 @@ No pickle is read or written. Everything that is not a tensor is one JSON text u
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,11 +22,12 @@ from eosr.bands import BANDS_20M, BANDS_60M, check_bands
 from eosr.errors import WeightsError
 from eosr.nn.dsen2 import FINE_BANDS, SCALE, Dsen2Generator
 from eosr.nn.kinds import Generator, build_generator
+from eosr.nn.weights_files import SHIPPED as SHIPPED
+from eosr.nn.weights_files import file_checksum as file_checksum
+from eosr.nn.weights_files import weights_path as weights_path
 
 #: Version of the layout of the metadata.
 FORMAT: Final = 1
-#: The generators that come with eosr, best first.
-SHIPPED: Final = ("s2sr-20m", "s2sr-60m")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,30 +84,6 @@ class Weights:
     def parameters(self) -> int:
         """Number of trained parameters."""
         return sum(p.numel() for p in self.generator.parameters())
-
-
-def weights_path(source: str | os.PathLike[str]) -> Path:
-    """Path of a shipped weights file by name, or the path itself.
-
-    Raises
-    ------
-    WeightsError
-        If it is neither a shipped name nor a file.
-    """
-    if str(source) in SHIPPED:
-        return Path(str(resources.files("eosr") / "weights" / f"{source}.safetensors"))
-    path = Path(source)
-    if not path.is_file():
-        raise WeightsError(
-            f"{str(source)!r} is neither a weights file nor the name of shipped weights. "
-            f"Shipped: {', '.join(map(repr, SHIPPED))}."
-        )
-    return path
-
-
-def file_checksum(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def save_weights(weights: Weights, path: str | os.PathLike[str]) -> Path:
