@@ -354,20 +354,6 @@ def test_a_worker_with_another_version_other_weights_or_another_folder_is_found_
     )
 
 
-def test_a_worker_that_only_looks_at_the_weights_does_not_load_torch(tmp_path):
-    """It takes hundreds of megabytes, and so long to end that dask killed workers for it."""
-    from eosr.nn.weights import SHIPPED, file_checksum, weights_path
-
-    sums = {name: file_checksum(weights_path(name)) for name in SHIPPED}
-    told = (
-        "import sys; from eosr import __version__; from eosr.batch_crew import look_around\n"
-        f"assert look_around(__version__, {str(tmp_path)!r}, 'token', {sums!r}) == ''\n"
-        "assert 'torch' not in sys.modules\n"
-    )
-    (tmp_path / ".eosr-batch-token").write_text("token")
-    subprocess.run([sys.executable, "-c", told], check=True)
-
-
 def test_workers_without_a_card_are_found_at_once(items, tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     on_cards = replace(QUICK, device="cuda")

@@ -74,6 +74,20 @@ def test_without_bokeh_there_is_no_link(tmp_path, monkeypatch):
     assert dashboard_of(types.SimpleNamespace(dashboard_link="http://127.0.0.1:8787/status")) == ""
 
 
+def test_a_worker_that_only_looks_at_the_weights_does_not_load_torch(tmp_path):
+    """It takes hundreds of megabytes, and so long to end that dask killed workers for it."""
+    from eosr.nn.weights import SHIPPED, file_checksum, weights_path
+
+    sums = {name: file_checksum(weights_path(name)) for name in SHIPPED}
+    told = (
+        "import sys; from eosr import __version__; from eosr.batch_crew import look_around\n"
+        f"assert look_around(__version__, {str(tmp_path)!r}, 'token', {sums!r}) == ''\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    (tmp_path / ".eosr-batch-token").write_text("token")
+    subprocess.run([sys.executable, "-c", told], check=True)
+
+
 def test_a_process_that_had_not_imported_distributed_can_start_workers_again(tmp_path):
     again = (
         "import pathlib, dask, eosr.batch_cluster as cluster\n"
