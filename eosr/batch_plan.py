@@ -268,9 +268,8 @@ def _check_sharpens(scenes: Sequence[PlannedScene], config: BatchConfig) -> None
     for scene in scenes:
         try:
             sharpened(open_scene(scene.items, config), config)
-        except (
-            GridError
-        ) as error:  # e.g. a sliver, smaller than what changes one pixel: it is set aside when it is made
+        except GridError as error:
+            # E.g. a sliver, smaller than what changes one pixel: it is set aside when it is made.
             first = first or error
         else:
             return
