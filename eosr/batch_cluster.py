@@ -77,7 +77,7 @@ def _local(site: Site, logs: Path, left: int) -> Iterator[tuple[Any, Any]]:
                 made(
                     n_workers=site.processes, threads_per_worker=1, dashboard_address=site.dashboard or ":0",
                     memory_limit=None, local_directory=site.local_directory,
-                    silence_logs=logging.ERROR,  # what happens to a scene is told by eosr
+                    silence_logs=logging.CRITICAL,  # what happens to workers and scenes is told by eosr
                     **cards,
                 )
             )  # fmt: skip

@@ -447,7 +447,7 @@ def test_a_file_size_limit_in_the_middle_leaves_nothing_that_looks_finished(tmp_
         text=True,
         check=False,
     )
-    assert "OutputError: File too large after" in run.stderr
+    assert "NoRoomError: File too large after" in run.stderr
     assert not (tmp_path / "x.zarr").exists()
     assert_same(to_zarr(scene(), tmp_path / "x.zarr"), scene())
 

@@ -24,12 +24,12 @@ HERE = [
     "--nodes=1", "--ntasks-per-node=2", "--ntasks=2", "--cpus-per-task=1", "--gres=none", "--partition=test",
     "--mem=1000",
 ]  # fmt: skip
-#: The warning comes 30 s before the limit or up to 30 s earlier, as Slurm looks at limits twice a minute. So a job has
-#: a minute to start on a busy machine, and runs for a minute and a half at most.
-LIMIT = ["--time=2", "--signal=USR1@30"]
+#: The warning comes 90 s before the limit or up to 30 s earlier, as Slurm looks at limits twice a minute. So a job has
+#: two minutes to start on a busy machine, which starts two of them at once, and runs for two and a half at most.
+LIMIT = ["--time=4", "--signal=USR1@90"]
 STEPS = 60
 #: A step takes so long [s] that the first run of a job cannot do all of them within `LIMIT`. See `site`.
-SLOW = str(100 / STEPS)
+SLOW = str(180 / STEPS)
 CONFIG = """
 name = "mini"
 seed = 11
