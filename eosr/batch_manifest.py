@@ -100,8 +100,13 @@ class Manifest:
         """Write lines, and see to it that they outlive the machine."""
         if self._file is None:
             raise ValueError("the manifest is not open")
-        try:
+        with self._failures_told():
             self._write(self._file, lines)
+
+    @contextmanager
+    def _failures_told(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise OutputError(
                 f"the manifest {self.path} cannot be written: {error.strerror}. Make room, or correct the rights, and "
@@ -120,9 +125,10 @@ class Manifest:
     def _tidy(self) -> None:
         """Bring the file down to one line per scene and band."""
         part = self.path.with_suffix(".part")
-        with part.open("w") as file:
-            file.writelines(json.dumps(asdict(line)) + "\n" for line in self._lines.values())
-        put(part, self.path)
+        with self._failures_told():
+            with part.open("w") as file:
+                file.writelines(json.dumps(asdict(line)) + "\n" for line in self._lines.values())
+            put(part, self.path)
 
 
 def read_lines(path: Path) -> list[Line]:
