@@ -25,7 +25,7 @@ from eosr.batch_crew import Crew
 from eosr.batch_manifest import Line, Manifest
 from eosr.batch_plan import BatchConfig, Plan, PlannedScene, plan, readable
 from eosr.batch_report import Report, Status
-from eosr.batch_scene import RECORD, SceneResult, SceneTask, is_whole, read_record
+from eosr.batch_scene import SCENES, SceneResult, SceneTask, is_whole, read_record, record_in
 from eosr.durable import put_text
 from eosr.errors import BatchError
 from eosr.nn.weights_files import SHIPPED, file_checksum, weights_path
@@ -222,7 +222,7 @@ class _Batch:
         found = read_record(task.target, task.made_of)
         if found is None or any(lines[band].checksum != found.bands[band][1] for band in scene.bands):
             return None
-        return found if is_whole(task, found, sums=self.rules.verify) else None
+        return found if is_whole(self.folder, found, sums=self.rules.verify) else None
 
     def _task(self, scene: PlannedScene) -> SceneTask:
         return SceneTask(
@@ -375,15 +375,12 @@ def _earlier(manifest: Manifest, batch: _Batch) -> dict[str, str]:
     taken = {item for scene in batch.planned.scenes if scene.name in batch.done for item in scene.item_ids}
     found = {}
     for name in {line.scene for line in manifest.lines()} - planned:
-        lines = manifest.lines(name)
-        if not all(line.state == "done" and _is_whole(batch.folder / line.path, line.size) for line in lines):
-            continue
-        with suppress(OSError, ValueError, KeyError, TypeError):  # without its record nobody knows what it is of
-            told = json.loads((batch.folder / "scenes" / name / RECORD).read_text())
-            item = told["result"]["item"]
-            json.loads((batch.folder / item).read_bytes())
-            if not taken.intersection(told["made_of"]["items"]):
-                found[name] = item
+        record = record_in(batch.folder / SCENES / name)
+        if record is None or any(line.state != "done" for line in manifest.lines(name)):
+            continue  # without its record nobody knows what it is of
+        made_of, result = record
+        if taken.isdisjoint(made_of.get("items", ())) and result.item and is_whole(batch.folder, result, sums=False):
+            found[name] = result.item
     return found
 
 
@@ -391,13 +388,6 @@ def _clear_answers(folder: Path) -> None:
     """Delete the answers of scenes whose worker was killed before it could read them."""
     for path in (folder / "logs").glob(".*.json"):
         path.unlink(missing_ok=True)
-
-
-def _is_whole(path: Path, size: int) -> bool:
-    try:
-        return path.is_dir() if size == 0 else path.stat().st_size == size
-    except OSError:
-        return False
 
 
 def _write_json(path: Path, content: Any) -> None:

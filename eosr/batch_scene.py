@@ -36,8 +36,10 @@ from eosr.memory import keep_freed_memory
 from eosr.radiometry import check_not_empty
 from eosr.write import deliver
 from eosr.write_delivery import STORE
-from eosr.write_layout import FULL, is_full
+from eosr.write_layout import is_full
 
+#: Folder of the folders of the scenes, in that of a batch.
+SCENES: Final = "scenes"
 #: Lies in a scene's folder when the result is whole, and says what it is.
 RECORD: Final = ".eosr-scene.json"
 #: What changes in an item when ESA processes its image again, and keeps its id at some sources.
@@ -85,7 +87,7 @@ class SceneTask:
     @property
     def target(self) -> Path:
         """Folder of the results."""
-        return Path(self.folder) / "scenes" / self.name
+        return Path(self.folder) / SCENES / self.name
 
     @property
     def made_of(self) -> dict[str, Any]:
@@ -142,7 +144,7 @@ def run_scene(task: SceneTask) -> SceneResult:
                 return _failed(task, began, f"it took more than {task.timeout:.0f} s. Give a larger scene_timeout.")
         return _answered(answer, task, began, running.returncode, log)
     except OSError as error:
-        state = "full" if error.errno in FULL else "failed"
+        state = "full" if is_full(error) else "failed"
         return replace(_failed(task, began, str(error)), state=state)
     finally:
         answer.unlink(missing_ok=True)
@@ -213,7 +215,7 @@ def make_scene(task: SceneTask) -> SceneResult:
 def _made(task: SceneTask) -> SceneResult:
     config, folder = task.config, Path(task.folder)
     earlier = read_record(task.target, task.made_of)
-    if earlier is not None and is_whole(task, earlier, sums=True):
+    if earlier is not None and is_whole(folder, earlier, sums=True):
         return earlier  # a driver was killed before it could write it down
     (task.target / RECORD).unlink(missing_ok=True)
     ds = open_scene(task.items, config)
@@ -231,7 +233,7 @@ def _made(task: SceneTask) -> SceneResult:
             for band, path, checksum in zip(task.bands, paths, sums, strict=True)
         }
     else:
-        store = made.folder / "sharpened.zarr" if made.zarr is None else made.zarr
+        store = task.target / STORE
         bands = {band: (str(store.relative_to(folder)), _pixels(store, band), 0) for band in task.bands}
     result = SceneResult(name=task.name, state="done", bands=bands, item=item, store=_files_of(task.target / STORE))
     put_text(task.target / RECORD, json.dumps({"made_of": task.made_of, "result": asdict(result)}))
@@ -240,25 +242,32 @@ def _made(task: SceneTask) -> SceneResult:
 
 def read_record(target: Path, made_of: Mapping[str, Any]) -> SceneResult | None:
     """Return the result that lies in a scene's folder; None where there is none, or one of other items or bands."""
+    record = record_in(target)
+    return record[1] if record and record[0] == made_of else None
+
+
+def record_in(target: Path) -> tuple[dict[str, Any], SceneResult] | None:
+    """What the result in a scene's folder was made of, and the result; None where there is none."""
     try:
         told = json.loads((target / RECORD).read_text())
-        return _result(told["result"]) if told["made_of"] == made_of else None
+        return dict(told["made_of"]), _result(told["result"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def is_whole(task: SceneTask, result: SceneResult, *, sums: bool) -> bool:
+def is_whole(folder: Path, result: SceneResult, *, sums: bool) -> bool:
     """Whether all files of a result are there, with the sizes that were recorded.
 
     Parameters
     ----------
-    task : SceneTask
+    folder : Path
+        Of the batch.
     result : SceneResult
         What `read_record` found.
     sums : bool
         Compare the SHA-256 of every COG too, or of the pixels where there is a store alone.
     """
-    folder, store = Path(task.folder), task.target / STORE
+    store = folder / SCENES / result.name / STORE
     try:
         if result.item:
             json.loads((folder / result.item).read_text())

@@ -14,6 +14,7 @@ import xarray as xr
 
 from eosr.bands import BANDS_20M, BANDS_60M
 from eosr.degrade import degrade
+from eosr.durable import put_text
 from eosr.errors import MissingExtraError
 from eosr.evaluate import evaluate
 from eosr.evaluate_by_band import by_band
@@ -229,9 +230,7 @@ def _without_date(item: Path) -> None:
         "start_datetime": ACQUIRED_BETWEEN[0],
         "end_datetime": ACQUIRED_BETWEEN[1],
     }
-    unfinished = item.with_name(item.name + ".part")
-    unfinished.write_text(json.dumps(content, indent=2) + "\n")
-    unfinished.replace(item)
+    put_text(item, json.dumps(content, indent=2) + "\n")
 
 
 def _with_consistency(markdown: str, consistency: dict[str, dict[str, float]]) -> str:

@@ -87,7 +87,7 @@ class Place:
         if isinstance(status, int) and status:
             reason = f"HTTP status {status} ({getattr(error, 'message', '')})".removesuffix(" ()")
         else:
-            reason = without_secrets(first_line(error))
+            reason = first_line(error)
         if status in (401, 403):
             hint = "The server refuses. A signature in the address may have run out: get a new address."
         elif status == 429 or (isinstance(status, int) and status >= 500):

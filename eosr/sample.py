@@ -13,7 +13,6 @@ deduced, and the item says how:
 from __future__ import annotations
 
 import json
-import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +22,7 @@ from rasterio.errors import RasterioError
 from rasterio.warp import transform_bounds
 
 from eosr.bands import BANDS
+from eosr.durable import put_text
 from eosr.errors import MissingExtraError, SourceError
 
 SAMPLE_ID: Final = "sample_S2A_L1C_T18SVG"
@@ -89,9 +89,7 @@ def write_catalog(folder: str | Path, *, files: str | Path | None = None) -> Pat
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(unfinished, path)
+    put_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def _item(source: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from batches import QUICK, SLOW_SITE, cluster, manifest_of, pixels_of, wait_for, write_items
+from disks import small_disk
 from patience import PATIENCE
 
 import eosr
@@ -274,12 +275,7 @@ def test_a_killed_scene_and_a_killed_worker_are_made_up_for(driver, undisturbed,
 
 @pytest.mark.long
 def test_a_full_disk_stops_the_batch_with_a_sentence_and_room_lets_it_go_on(items, client, undisturbed, tmp_path):
-    out = tmp_path / "out"
-    out.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", out], capture_output=True, text=True)
-    if mounted.returncode:
-        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.strip()}")
-    try:
+    with small_disk(tmp_path / "out", "400k") as out:
         with pytest.raises(BatchError, match=r"has .* left, and 4 scenes take about .*\. Make room"):
             run(items, client, out, config=QUICK)
         subprocess.run(["mount", "-o", "remount,size=1100k", out], check=True)
@@ -305,8 +301,6 @@ def test_a_full_disk_stops_the_batch_with_a_sentence_and_room_lets_it_go_on(item
         report = run(items, client, out, config=QUICK, backoff=0.1)
         assert report.complete, [path.read_text()[-3000:] for path in (out / "logs").glob("*.log")]
         assert pixels_of(out) == pixels_of(undisturbed)
-    finally:
-        subprocess.run(["umount", out], check=True)
 
 
 def test_what_cannot_end_well_is_refused_before_the_first_scene(items, client, undisturbed, tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from batches import QUICK, SLOW_SITE, cluster, pixels_of, wait_for, write_items
+from disks import small_disk
 from patience import PATIENCE
 from test_batch import of_scenes
 
@@ -45,15 +46,17 @@ def changed(path, content):
     """A file with other bytes, or none, for a while."""
     before = path.read_bytes()
     path.unlink() if content is None else path.write_bytes(content)
-    yield
-    path.write_bytes(before)
+    try:
+        yield
+    finally:
+        path.write_bytes(before)
 
 
 def test_a_whole_result_is_whole(made):
     task, result = made
     assert read_record(task.target, task.made_of) == replace(result, seconds=0.0, memory=0, cpu=0.0)
-    assert is_whole(task, result, sums=False)
-    assert is_whole(task, result, sums=True)
+    assert is_whole(Path(task.folder), result, sums=False)
+    assert is_whole(Path(task.folder), result, sums=True)
 
 
 def test_whatever_is_gone_or_of_another_size_is_found_without_reading_pixels(made):
@@ -66,8 +69,8 @@ def test_whatever_is_gone_or_of_another_size_is_found_without_reading_pixels(mad
         (item, b"{"), (item, b"\xff"),
     ]:  # fmt: skip
         with changed(path, content):
-            assert not is_whole(task, result, sums=False), (path, content and len(content))
-    assert is_whole(task, result, sums=True)
+            assert not is_whole(Path(task.folder), result, sums=False), (path, content and len(content))
+    assert is_whole(Path(task.folder), result, sums=True)
 
 
 def test_a_flipped_bit_is_found_by_its_sum(made):
@@ -76,8 +79,8 @@ def test_a_flipped_bit_is_found_by_its_sum(made):
     content = bytearray(cog.read_bytes())
     content[len(content) // 2] ^= 1
     with changed(cog, bytes(content)):
-        assert is_whole(task, result, sums=False), "sizes say nothing of it"
-        assert not is_whole(task, result, sums=True)
+        assert is_whole(Path(task.folder), result, sums=False), "sizes say nothing of it"
+        assert not is_whole(Path(task.folder), result, sums=True)
 
 
 @pytest.mark.parametrize("key", ["s2:processing_baseline", "s2:product_uri", "s2:generation_time"])
@@ -163,17 +166,11 @@ def test_a_driver_that_is_told_to_end_writes_down_what_is_missing(item, tmp_path
 @pytest.mark.parametrize("size", ["150k", "450k"])
 def test_a_scene_that_finds_no_room_says_so_whoever_notices(item, tmp_path, size):
     """The check before its first block, the store, or GDAL in the middle of a file."""
-    out = tmp_path / "out"
-    out.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "small", out], check=False).returncode:
-        pytest.skip("a small disk cannot be mounted here")
-    try:
+    with small_disk(tmp_path / "out", size) as out:
         result = run_scene(task_of(item, out, replace(QUICK, format="cog")))
         assert result.state == "full", result
         subprocess.run(["mount", "-o", "remount,size=20m", out], check=True)
         assert run_scene(task_of(item, out, replace(QUICK, format="cog"))).state == "done"
-    finally:
-        subprocess.run(["umount", out], check=True)
 
 
 def test_a_limit_of_the_size_of_files_is_no_room_either(item, tmp_path):

@@ -57,6 +57,8 @@ SAME_LEVEL = {
     "tiling": {"methods", "tiles"},
     "tiles": {"methods"},
     "sen2cor": {"locks"},  # one run at a time on a product
+    "sample": {"durable"},  # its catalogue is whole or not there
+    "nn": {"durable"},  # weights are whole or not there
     "safe": {"stac", "durable"},  # a product is opened as the item it would be; staged files are whole or not there
     "cost": {"write"},  # the progress bar
     "write": {"cores", "durable"},  # as many files at a time; on the disk before they have a name

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from eosr.bands import BANDS_20M, BANDS_60M, check_bands
+from eosr.durable import put
 from eosr.errors import WeightsError
 from eosr.nn.dsen2 import FINE_BANDS, SCALE, Dsen2Generator
 from eosr.nn.kinds import Generator, build_generator
@@ -110,7 +111,7 @@ def save_weights(weights: Weights, path: str | os.PathLike[str]) -> Path:
     try:
         save_file(tensors, part, metadata={"eosr": json.dumps(about)})
         part.chmod(0o644)  # safetensors writes files that other users of a cluster could not read
-        os.replace(part, path)
+        put(part, path)
     except (OSError, SafetensorError) as error:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)

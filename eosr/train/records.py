@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from eosr.durable import put_text
 from eosr.errors import MissingExtraError
 from eosr.nn.kinds import Generator
 from eosr.report.maps import compose, limits_of
@@ -53,9 +54,7 @@ def lines_up_to(path: Path, step: int) -> float:
         if record["step"] <= step:
             kept.append(record)
     if path.is_file():
-        part = path.with_suffix(".part")
-        part.write_text("".join(json.dumps(record) + "\n" for record in kept))
-        os.replace(part, path)
+        put_text(path, "".join(json.dumps(record) + "\n" for record in kept))
     return float(kept[-1]["seconds"]) if kept else 0.0
 
 
