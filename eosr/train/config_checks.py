@@ -9,6 +9,7 @@ from eosr.degrade import DEGRADATIONS
 from eosr.errors import TrainingError
 from eosr.nn.adversarial import ADVERSARIAL
 from eosr.nn.discriminator import DISCRIMINATORS, least_side
+from eosr.train.optimisers import OPTIMISERS
 from eosr.train.settings import TrainConfig
 
 #: Least value of a key, and whether that value itself is allowed.
@@ -32,7 +33,7 @@ _LEAST: Final = {
 _NAMES: Final = {
     "": {
         "precision": ("bfloat16", "float32", "float64"), "loss": ("charbonnier", "l1"),
-        "optimiser": ("adamw", "adam", "nadam"), "schedule": ("cosine", "plateau", "halving", "constant"),
+        "optimiser": tuple(OPTIMISERS), "schedule": ("cosine", "plateau", "halving", "constant"),
         "scaling": ("none", "linear", "modified"),
     },
     "validation": {"operators": DEGRADATIONS, "properties": ("synthesis", "consistency")},

@@ -21,7 +21,7 @@ from eosr.train.material import Material
 from eosr.train.optimisers import build_critic_optimiser, build_optimiser
 from eosr.train.rates import learning_rate
 from eosr.train.records import Log, check_tensorboard, write_pictures
-from eosr.train.scores import by_group, mean_rmse, mean_scores, score_together
+from eosr.train.scores import by_group, mean_scores, relative, score_together
 from eosr.train.settings import TrainConfig
 from eosr.train.signals import StopSignals
 from eosr.train.state import load_state, save_state
@@ -43,7 +43,7 @@ class Outcome:
     step: int
     #: False where a signal stopped it: the same command goes on.
     finished: bool
-    #: RMSE [DN] by operator and group of scenes of this generator, where it has just been validated under all.
+    #: `eosr.train.scores.by_group` of this generator, where it has just been validated under all operators.
     scores: dict[str, float] | None = None
 
 
@@ -55,7 +55,7 @@ class _Course:
     #: Sums of the measures since the last validation, and of how many steps.
     sums: dict[str, float] | None = None
     count: int = 0
-    #: Best RMSE so far, and validations since then; since the last halving of the rate.
+    #: Best error so far, and validations since then; since the last halving of the rate.
     best: float = float("inf")
     since_best: int = 0
     since_halving: int = 0
@@ -215,9 +215,10 @@ class _Run:
                 latest, self.material.validation, operators, config.validation.properties, factor=config.window.factor,
                 communicator=self.communicator, device=str(self.device),
             )  # fmt: skip
-        self.scores = by_group(scores, operators) if last else None
-        rmse = mean_rmse(scores, operators[0])
-        self._judge(rmse)
+        told = by_group(scores, operators, self.material.validation)
+        self.scores = told if last else None
+        # A store without any place of its own for validation is judged by what there is.
+        self._judge(told.get(operators[0], relative(scores, operators[0])))
         if not self.log:
             course.sums, course.count = None, 0
             return
@@ -226,24 +227,23 @@ class _Run:
         course.sums, course.count = None, 0
         # The line first: a run killed before the state is saved repeats these steps, and `Log` takes it out again.
         self.log.write(
-            {"step": course.step, **means, "rate": rate, "seconds": seconds, **by_group(scores, operators)}
-            | {"scores": mean_scores(scores)}
+            {"step": course.step, **means, "rate": rate, "seconds": seconds, **told} | {"scores": mean_scores(scores)}
         )
         write_pictures(
             self.folder / "pictures", course.step, copy.deepcopy(self.networks.mean).cpu().float(),  # type: ignore[arg-type]
             self.material.validation[: config.validation.pictures], config.window.factor,
         )  # fmt: skip
-        told = ", ".join(f"{key} {value} DN" for key, value in by_group(scores, operators).items())
+        figures = ", ".join(f"{key} {value}" for key, value in told.items())
         self.tell(
             f"step {course.step} of {config.steps}: loss {means['loss']:.5f}, {seconds:.0f} s"
-            + (f", RMSE {told}" if told else "")
+            + (f", RMSE / bicubic {figures}" if figures else "")
         )
 
-    def _judge(self, rmse: float) -> None:
-        """Count validations without a better RMSE."""
+    def _judge(self, error: float) -> None:
+        """Count validations without a lower error."""
         config, course = self.config, self.course
-        if rmse < course.best:
-            course.best, course.since_best, course.since_halving = rmse, 0, 0
+        if error < course.best:
+            course.best, course.since_best, course.since_halving = error, 0, 0
             if config.validation.patience:
                 course.best_mean = {k: v.detach().cpu().clone() for k, v in self.networks.mean.state_dict().items()}
             return
@@ -253,7 +253,7 @@ class _Run:
             course.halvings, course.since_halving = course.halvings + 1, 0
         course.done = bool(config.validation.patience) and course.since_best >= config.validation.patience
         if course.done:
-            self.tell(f"no better RMSE in {course.since_best} validations: stopped early, the best weights are kept")
+            self.tell(f"no lower error in {course.since_best} validations: stopped early, the best weights are kept")
 
     def _save(self) -> None:
         networks = self.networks

