@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -15,7 +14,8 @@ import numpy as np
 import xarray as xr
 
 from eosr.bands import BANDS, BANDS_60M, bands_of
-from eosr.errors import BatchError, EosrError, GridError, SourceError
+from eosr.durable import name_for
+from eosr.errors import BatchError, EosrError, GridError
 from eosr.items import read_item
 from eosr.stac import find_items, open_stac
 from eosr.stac_records import Scene as Image
@@ -25,8 +25,6 @@ from eosr.write_delivery import Format
 #: Side of a chunk of a whole tile, which it cuts into four by four [10 m pixels]: half the halo of the usual 1536, in a
 #: gigabyte more for each tile that is worked on (benchmarks/README.md).
 WHOLE: Final = 2748
-#: Longest name of a scene [byte]: its files and logs add up to 50, and file systems end at 255.
-_LONGEST: Final = 200
 #: Share of the raw pixels that a band takes on disk; measured on synthetic tiles with noise, real ones take less.
 _OF_RAW: Final = {"zarr": 0.7, "cog": 0.95, "both": 1.65}
 #: CPU seconds per million 10 m pixels of the shipped weights, with reading and writing (benchmarks/README.md).
@@ -223,10 +221,12 @@ def plan(items: Any, config: BatchConfig) -> Plan:
         raise next(iter(odd.values()))
     if not scenes:
         raise BatchError(f"none of {len(outside)} scenes lies in bbox={config.bbox}. Correct it, or leave it away.")
-    twice = [name for name, count in Counter(scene.name for scene in scenes).items() if count > 1]
+    names = Counter(scene.name.casefold() for scene in scenes)  # some file systems take "a" and "A" for one name
+    twice = [scene for scene in scenes if names[scene.name.casefold()] > 1]
     if twice:
+        ids = ", ".join(repr(str(item.get("id"))) for scene in twice[:2] for item in scene.items[:1])
         raise BatchError(
-            f"two scenes would be written to {twice[0]}: items of one name, but of other days or tiles. Search one "
+            f"two scenes would be written to {twice[0].name}: items {ids}, of other days or tiles. Search one "
             "collection, or give one of them."
         )
     _check_sharpens(scenes, config)
@@ -328,13 +328,7 @@ def _name(group: Sequence[tuple[Mapping[str, Any], Image]]) -> str:
     image, ids = group[0][1], sorted({one.id for _, one in group})
     day = image.datetime[:10].replace("-", "")
     name = ids[0] if len(ids) == 1 else "_".join((image.platform, image.tile, day, image.level))
-    name = re.sub(r"[^\w.-]+", "_", name)
-    if name in (".", "..") or len(name.encode()) > _LONGEST:
-        raise SourceError(
-            f"item {name[:50]!r} of {len(name)} characters can name no folder for its files. Give it an id of up to "
-            f"{_LONGEST} letters, digits, '_', '-' and '.', e.g. that of its product."
-        )
-    return name
+    return name_for(name)
 
 
 def _scene(group: Sequence[tuple[Mapping[str, Any], Image]], config: BatchConfig) -> PlannedScene:

@@ -6,10 +6,26 @@ often the content of a file whose name is on the disk already, so that it is emp
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import shutil
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
+
+#: Longest name made from an id [bytes]. A file system takes 255; bands, pixel sizes and the marks of unfinished files
+#: are appended.
+LONGEST: Final = 180
+
+
+def name_for(id: str) -> str:
+    """Name of a file after an id: its letters, digits, ``_``, ``-`` and inner ``.``; a long one ends in a hash."""
+    name = re.sub(r"^\.+|[^\w.-]+", "_", id)
+    if len(name.encode()) <= LONGEST:
+        return name
+    end = hashlib.sha256(id.encode()).hexdigest()[:12]
+    return f"{name.encode()[: LONGEST - 13].decode(errors='ignore')}-{end}"
 
 
 def settle(*paths: Path) -> None:

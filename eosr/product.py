@@ -23,7 +23,7 @@ from rasterio.errors import RasterioError
 
 from eosr import __version__
 from eosr.bands import BANDS
-from eosr.durable import put_text
+from eosr.durable import name_for, put_text
 from eosr.errors import OutputError
 from eosr.radiometry import check_dataset, for_its_times
 from eosr.write_layout import (
@@ -198,7 +198,7 @@ def _written(
     overwrite: bool,
 ) -> pystac.Item:
     """Write an item beside its files."""
-    target = files[0].path.parent / (re.sub(r"[^\w.-]+", "_", id) + ".json")
+    target = files[0].path.parent / f"{name_for(id)}.json"
     if not overwrite:
         check_absent([target])
     # Those of assets only where there are such assets: their schemas ask for them.

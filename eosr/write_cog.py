@@ -31,6 +31,7 @@ from eosr.cores import cores
 from eosr.durable import discard, put, put_text
 from eosr.errors import NoRoomError, OutputError
 from eosr.grid import with_grid_mappings
+from eosr.locks import held
 from eosr.radiometry import check_dataset, for_its_times
 from eosr.write_blocks import fingerprint_of, prepared, reporting
 from eosr.write_layout import (
@@ -68,6 +69,8 @@ class _Job:
     """One file to make."""
 
     path: Path
+    #: What its name begins with.
+    label: str
     band: str
     layer: Layer
     #: Index along time, or None where there is no such dimension.
@@ -117,7 +120,8 @@ def to_cog(
     Raises
     ------
     OutputError
-        If the folder is a ``.tif`` or not writable, a file exists, the space does not suffice, or a file does not read
+        If the folder is a ``.tif`` or not writable, a file exists, files of these names are being
+        written, the space does not suffice, or a file does not read
         back equal.
     GridError
         As `to_zarr`.
@@ -141,6 +145,17 @@ def to_cog(
     layers = layers_of(ds)
     fingerprint = hashlib.sha256(as_json([fingerprint_of(prepared(ds, layers)), overviews]).encode()).hexdigest()[:12]
     jobs = _jobs(ds, layers, target, prefix)
+    check_folder(target, 0)
+    labels = sorted({job.label for job in jobs})
+    with held([target / f".{label}.lock" for label in labels], target / f"{labels[0]}_*.tif"):
+        _write_jobs(ds, source, jobs, fingerprint, target, overwrite=overwrite, overviews=overviews, progress=progress)
+    return [job.path for job in jobs]
+
+
+def _write_jobs(
+    ds: xr.Dataset, source: xr.Dataset | str | Path, jobs: Sequence[_Job], fingerprint: str, target: Path, *,
+    overwrite: bool, overviews: str, progress: Progress,
+) -> None:  # fmt: skip
     work = target / f".eosr-{fingerprint}.part"
     finished = {job.path for job in jobs if _is_finished(job, work)}
     if not overwrite:
@@ -156,7 +171,6 @@ def to_cog(
     def needed() -> int:
         return int(COMPRESSED * sum(raw) * WITH_OVERVIEWS + temporary + room_beside(raw, at_a_time))
 
-    check_folder(target, 0)
     while at_a_time > 1 and needed() > shutil.disk_usage(target).free:
         at_a_time -= 1
     check_folder(target, needed())
@@ -166,7 +180,6 @@ def to_cog(
     with reporting(progress, lambda: sum(job.path in finished for job in jobs), len(jobs), "writing files"):
         _write_all(missing, store, work, overviews, at_a_time, finished)
     discard(work)
-    return [job.path for job in jobs]
 
 
 def room_beside(raw: Sequence[int], at_a_time: int = 1) -> float:
@@ -215,6 +228,7 @@ def _jobs(ds: xr.Dataset, layers: Mapping[int, Layer], target: Path, prefix: str
             jobs.append(
                 _Job(
                     path=target / name,
+                    label=label,
                     band=band,
                     layer=layer,
                     index=index if "time" in ds[band].dims else None,

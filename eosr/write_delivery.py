@@ -12,6 +12,7 @@ import xarray as xr
 
 from eosr.durable import discard, put_text
 from eosr.errors import OutputError
+from eosr.locks import held
 from eosr.product import is_describable, to_stac_items, to_zarr_items
 from eosr.radiometry import check_dataset
 from eosr.write_blocks import fingerprint_of, prepared
@@ -33,6 +34,8 @@ Format = Literal["both", "cog", "zarr"]
 STORE: Final = "sharpened.zarr"
 #: Lies in the folder while a delivery is unfinished, and says which one.
 _MARKER: Final = ".eosr-delivery.json"
+#: Held by the run that is at work in the folder.
+_LOCK: Final = ".eosr-delivery.lock"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +81,8 @@ def deliver(
     Raises
     ------
     OutputError
-        If a file is already there, an unfinished run of something else is there, or writing fails.
+        If another run is at work in the folder, a file is already there, an unfinished run of something else is there,
+        or writing fails.
     """
     if format not in get_args(Format):
         raise OutputError(f"format={format!r} is not known. Use one of {', '.join(map(repr, get_args(Format)))}.")
@@ -90,6 +94,14 @@ def deliver(
     if described:
         check_linkable(target)
     check_folder(target, 0)
+    with held([target / _LOCK], target):
+        return _deliver(ds, target, format, described, overwrite=overwrite, links=list(derived_from), progress=progress)
+
+
+def _deliver(
+    ds: xr.Dataset, target: Path, format: Format, described: bool, *, overwrite: bool, links: list[str],
+    progress: Progress,
+) -> Delivery:  # fmt: skip
     store = target / STORE
     request = {**fingerprint_of(prepared(ds, layers_of(ds))), "format": format}
     stage = _begin(target, request, _outputs(ds, target, format, described=described), overwrite=overwrite)
@@ -103,12 +115,10 @@ def deliver(
     items: list[Path] = []
     if format != "zarr":
         cogs = to_cog(source, target, overwrite=True, progress=progress)
-        made = to_stac_items(
-            ds, cogs, derived_from=list(derived_from), zarr=store if format == "both" else None, overwrite=True
-        )
+        made = to_stac_items(ds, cogs, derived_from=links, zarr=store if format == "both" else None, overwrite=True)
         items = [Path(str(item.get_self_href())) for item in made]
     elif described:
-        items = [Path(str(item.get_self_href())) for item in to_zarr_items(ds, store, derived_from=derived_from)]
+        items = [Path(str(item.get_self_href())) for item in to_zarr_items(ds, store, derived_from=links)]
     (target / _MARKER).unlink()
     return Delivery(folder=target, zarr=store if format != "cog" else None, cogs=tuple(cogs), items=tuple(items))
 

@@ -21,6 +21,7 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
 from eosr.bands import BANDS
+from eosr.durable import name_for
 from eosr.errors import GridError, NoRoomError, OutputError
 from eosr.grid import transform_of, with_grid_mappings
 from eosr.radiometry import PER_TIME, for_its_times, listed
@@ -147,9 +148,10 @@ def labels_of(ds: xr.Dataset) -> list[str]:
     """File-name prefix of each time: the item's id where it has one of its own, else the date, else ``scene``."""
     ds, times = for_its_times(ds), times_of(ds)
     each = [listed(attrs_at(ds.attrs, index, len(times)).get("item_ids")) for index in range(len(times))]
-    ids = [str(items[0]) for items in each if len(items) == 1]
-    if len(ids) == len(times) == len(set(ids)):
-        return [re.sub(r"[^\w.-]+", "_", item) for item in ids]
+    names = [name_for(str(items[0])) for items in each if len(items) == 1]
+    # Some file systems take "a" and "A" for one name.
+    if len(names) == len(times) == len({name.casefold() for name in names}):
+        return names
     for pattern in ("%Y%m%d", "%Y%m%dT%H%M%S", "%Y%m%dT%H%M%S%f"):
         labels = [
             time.strftime(pattern) if time is not None else f"scene{index or ''}" for index, time in enumerate(times)

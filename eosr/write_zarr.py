@@ -26,6 +26,7 @@ from zarr.codecs import BloscCodec
 
 from eosr.durable import discard, put_text, settle, settle_all
 from eosr.errors import NoRoomError, OutputError
+from eosr.locks import held
 from eosr.radiometry import check_dataset
 from eosr.write_blocks import Block, blocks_of, fingerprint_of, prepared, reporting, write_blocks
 from eosr.write_layout import FULL, Progress, check_absent, check_folder, layers_of, local_path, times_of
@@ -51,6 +52,10 @@ class _Files:
     @property
     def done(self) -> Path:
         return self.final.with_name(self.final.name + ".part.done")
+
+    @property
+    def lock(self) -> Path:
+        return self.final.with_name(self.final.name + ".lock")
 
     @property
     def old(self) -> Path:
@@ -98,8 +103,8 @@ def to_zarr(
     GridError
         If it is no Dataset, or its groups do not cover the same ground.
     OutputError
-        If the store exists, the folder is not writable, the space does not suffice (before or during the run), an
-        unfinished run of another input is there, or a block is not of the declared type.
+        If the store exists or is being written, the folder is not writable, the space does not suffice (before or
+        during the run), an unfinished run of another input is there, or a block is not of the declared type.
 
     Notes
     -----
@@ -111,6 +116,13 @@ def to_zarr(
         raise OutputError(f'resume={resume!r} is not known. Use True, False or "verify".')
     check_dataset(ds, "to_zarr")
     files = _Files(final=local_path(path))
+    check_folder(files.final.parent, 0)
+    with held([files.lock], files.final):
+        _write(ds, files, overwrite=overwrite, resume=resume, progress=progress)
+    return files.final
+
+
+def _write(ds: xr.Dataset, files: _Files, *, overwrite: bool, resume: bool | str, progress: Progress) -> None:
     layers = layers_of(ds)
     ds = prepared(ds, layers)
     blocks = blocks_of(ds, layers)
@@ -134,7 +146,6 @@ def to_zarr(
             f"{lost} of {len(blocks)} blocks of {files.part} were not written. Call to_zarr again to go on."
         )
     _finish(files)
-    return files.final
 
 
 def _check_existing(files: _Files, *, overwrite: bool) -> None:

@@ -1,5 +1,6 @@
 """The plan of a batch: which scenes, how large, and what cannot work, before a pixel is read."""
 
+import hashlib
 import json
 import math
 from dataclasses import replace
@@ -115,12 +116,28 @@ def test_one_odd_item_is_set_aside_with_its_reason(items, tmp_path):
     assert len(plan([sliver, items[0]], BatchConfig()).scenes) == 2
 
 
-def test_ids_that_name_no_folder_are_refused(items):
-    for ident in ("..", ".", "x" * 300, "ü" * 101):
-        named = json.loads(json.dumps(items[0])) | {"id": ident}
-        with pytest.raises(SourceError, match=r"of \d+ characters can name no folder for its files\. Give it an id"):
-            plan([named], QUICK)
-        assert len(plan([named, items[1]], QUICK).odd) == 1
+@pytest.mark.parametrize(
+    ("ident", "name"),
+    [
+        ("..", "_"),
+        ("S2A T32TQM 1", "S2A_T32TQM_1"),
+        ("x" * 300, "x" * 167 + "-" + hashlib.sha256(b"x" * 300).hexdigest()[:12]),
+    ],
+)
+def test_an_id_that_can_be_no_name_of_a_folder_is_made_one(items, ident, name):
+    (scene,) = plan([json.loads(json.dumps(items[0])) | {"id": ident}], QUICK).scenes
+    assert scene.name == name
+
+
+@pytest.mark.parametrize("other", ["S2A_T32TQM_1", "s2a t32tqm 1"])
+def test_two_ids_that_become_one_name_are_refused_by_both(items, other):
+    both = [
+        json.loads(json.dumps(item)) | {"id": ident}
+        for item, ident in zip(items, ("S2A T32TQM 1", other), strict=False)
+    ]
+    with pytest.raises(BatchError, match=r"would be written to .*: items '.*', '.*', of other days") as told:
+        plan(both, QUICK)
+    assert all(repr(item["id"]) in str(told.value) for item in both)
 
 
 def test_an_item_that_is_there_twice_counts_once(items):
