@@ -95,7 +95,7 @@ def run(
     Parameters
     ----------
     items : sequence of dict, path, pystac objects, or Plan
-        STAC items, e.g. of `eosr.stac.find_items`, or what it takes; those of one satellite, tile and UTC day become
+        STAC items, e.g. of `eosr.stac.find_items`, or what it takes; those of one tile and datatake become
         one scene. Or what `plan` made of them with the same ``config``.
     client : distributed.Client, or callable
         Whose workers see ``out``; on each one scene at a time. Or what starts them: called with the number of scenes to

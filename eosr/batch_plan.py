@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -15,9 +16,10 @@ import xarray as xr
 
 from eosr.bands import BANDS, BANDS_60M, bands_of
 from eosr.durable import name_for
-from eosr.errors import BatchError, EosrError, GridError
+from eosr.errors import BatchError, EosrError, EosrWarning, GridError
 from eosr.items import read_item
 from eosr.stac import find_items, open_stac
+from eosr.stac_acquisitions import by_datatake, timestamp
 from eosr.stac_records import Scene as Image
 from eosr.superresolve import superresolve
 from eosr.write_delivery import Format
@@ -99,7 +101,7 @@ class BatchConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedScene:
-    """All items of one satellite, tile and UTC day, and what is made of them."""
+    """All items of one tile and datatake, and what is made of them."""
 
     #: Name, and folder of the results below ``scenes``.
     name: str
@@ -199,18 +201,20 @@ def plan(items: Any, config: BatchConfig) -> Plan:
     if not found:
         raise BatchError("there is no item to sharpen. Widen the search, e.g. a longer datetime.")
     odd: dict[str, EosrError] = {}
-    groups: dict[tuple[str, str, str], list[tuple[Mapping[str, Any], Image]]] = {}
+    readable: list[tuple[Mapping[str, Any], Image]] = []
     for number, item in enumerate(found, start=1):
         try:
             image = read_item(item, bands=config.read_bands, offset=config.offset)
         except EosrError as error:
             odd[str(item.get("id") or f"item {number}")] = error
         else:
-            groups.setdefault((image.platform, image.tile, image.datetime[:10]), []).append((item, image))
-    _check_levels([image for group in groups.values() for _, image in group])
+            readable.append((item, image))
+    _check_levels([image for _, image in readable])
+    item_of = {id(image): item for item, image in readable}
+    groups = [[(item_of[id(image)], image) for image in group] for group in by_datatake(image for _, image in readable)]
     scenes: list[PlannedScene] = []
     outside: list[str] = []
-    for group in groups.values():
+    for group in groups:
         try:
             _place(group, config, scenes, outside)
         except BatchError:
@@ -289,6 +293,13 @@ def _check_levels(images: Sequence[Image]) -> None:
 
 def open_scene(items: Sequence[Mapping[str, Any]], config: BatchConfig) -> xr.Dataset:
     """Open the items of one scene, lazily, as `eosr.open_stac` does."""
+    with warnings.catch_warnings():
+        # The window is the region of the batch: every scene at its edge is cut by it.
+        warnings.filterwarnings("ignore", message="bbox=", category=EosrWarning)
+        return _opened(items, config)
+
+
+def _opened(items: Sequence[Mapping[str, Any]], config: BatchConfig) -> xr.Dataset:
     return open_stac(
         list(items), bbox=config.bbox, bbox_crs=config.bbox_crs, bands=config.read_bands, engine=config.engine,
         chunks=config.read_chunks, offset=config.offset, alternate=config.alternate, gdal_env=config.gdal_env,
@@ -326,8 +337,8 @@ def signer(name: str) -> Callable[[str], str]:
 
 def _name(group: Sequence[tuple[Mapping[str, Any], Image]]) -> str:
     image, ids = group[0][1], sorted({one.id for _, one in group})
-    day = image.datetime[:10].replace("-", "")
-    name = ids[0] if len(ids) == 1 else "_".join((image.platform, image.tile, day, image.level))
+    start = image.datatake or str(timestamp(image).astype("datetime64[s]")).replace("-", "").replace(":", "")
+    name = ids[0] if len(ids) == 1 else "_".join((image.platform, image.tile, start, image.level))
     return name_for(name)
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,7 +30,7 @@ from eosr.cli_options import (
     source_options,
     typed,
 )
-from eosr.errors import EosrError
+from eosr.errors import EosrError, EosrWarning
 from eosr.memory import keep_freed_memory
 
 _EPILOG = """\
@@ -66,13 +68,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown:
         _refuse(options.parser, unknown)
     try:
-        return int(options.run(options) or 0)
+        with _warnings_in_a_line():
+            return int(options.run(options) or 0)
     except EosrError as error:
         print(f"eosr: {typed(str(error), options.parser.options())}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("eosr: interrupted. The same command goes on where it stopped.", file=sys.stderr)
         return 130
+
+
+@contextmanager
+def _warnings_in_a_line() -> Iterator[None]:
+    """Show warnings of eosr as a line of the command, without the line of code that Python shows."""
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def in_a_line(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+            if issubclass(category, EosrWarning):
+                print(f"eosr: note: {message}", file=sys.stderr)
+            else:
+                show(message, category, *place, **more)
+
+        warnings.simplefilter("default", EosrWarning)
+        warnings.showwarning = in_a_line
+        yield
 
 
 def _refuse(parser: Parser, unknown: Sequence[str]) -> NoReturn:

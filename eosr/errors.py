@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
+import warnings
 from typing import Final
 
 #: An address in a text: scheme, user and password, host and path, and what follows, which may be a signature.
@@ -25,6 +27,18 @@ def without_secrets(text: str) -> str:
     'cannot read https://eo.example/item.json: /item.json is gone.'
     """
     return _QUERY.sub("", _ADDRESS.sub(r"\1\3", text))
+
+
+class EosrWarning(UserWarning):
+    """What eosr did otherwise than its caller may expect, though nothing is wrong."""
+
+
+def warn(text: str) -> None:
+    """Warn with an `EosrWarning` at the line outside of eosr from which it was called."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).partition(".")[0] == "eosr":
+        level, frame = level + 1, frame.f_back
+    warnings.warn(without_secrets(text), EosrWarning, stacklevel=level)
 
 
 class EosrError(Exception):

@@ -101,6 +101,7 @@ def read_item(
         tile=tile_of(item),
         product=product,
         datatake=_datatake(properties, product),
+        datastrip=_datastrip(properties),
         processing_baseline=baseline,
         offset=offset_of(
             baseline, declared=declared, applied=_applied(properties), policy=offset, where=f"item {name}"
@@ -179,6 +180,12 @@ def _datatake(properties: Mapping[str, Any], product: str) -> str:
     stated = str(properties.get("s2:datatake_id") or properties.get("eopf:datatake_id") or "")
     found = re.search(r"\d{8}T\d{6}", stated)
     return found[0] if found else ""
+
+
+def _datastrip(properties: Mapping[str, Any]) -> str:
+    stated = str(properties.get("s2:datastrip_id") or properties.get("eopf:datastrip_id") or "")
+    found = re.search(r"_S(\d{8}T\d{6})", stated)
+    return found[1] if found else ""
 
 
 def _baseline(properties: Mapping[str, Any], product: str) -> str:

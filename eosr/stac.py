@@ -13,16 +13,16 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
-import pandas as pd
 import xarray as xr
 from pyproj import CRS, Transformer
 from pyproj.exceptions import CRSError
 from pystac.utils import is_absolute_href
 
 from eosr.bands import NODATA
-from eosr.errors import GridError, RadiometryError, SourceError
+from eosr.errors import GridError, RadiometryError, SourceError, warn
 from eosr.grid import from_arrays
 from eosr.items import CARRIED, read_item, tile_of
+from eosr.stac_acquisitions import by_datatake, named, pieces, timestamp
 from eosr.stac_engines import ENGINES, can_read_s3, load
 from eosr.stac_records import Scene
 from eosr.stac_search import TIMEOUT, BBox, Item, find_items
@@ -107,13 +107,19 @@ def open_stac(
     GridError
         If the window lies outside the scene, or ``chunks`` is not a multiple of 6.
     RadiometryError
-        If the offset cannot be told, or differs within one day.
+        If the offset cannot be told, or differs within one acquisition.
+
+    Warns
+    -----
+    EosrWarning
+        If items are left out because others show the same pixels, or the window is cut at the edge of the scene.
 
     Notes
     -----
-    Items of one satellite, tile and UTC day become one time. In their order (time, then id) the first that measured a
-    pixel gives it. An acquisition that is there twice counts once: the highest processing baseline is taken, then
-    pixels whose offset was not taken out, then the newest; ``item_ids_dropped`` names the rest.
+    Items of one tile that one satellite took in one go (a datatake) become one time; those that do not name it, if
+    they lie within half an hour. The first that measured a pixel gives it, in the order of `eosr.stac_acquisitions`:
+    highest processing baseline, pixels whose offset was not taken out, newest. Of several items of one product or
+    datastrip one is kept; ``item_ids_dropped`` names the rest.
     """
     size = _check_chunks(1536 if chunks is None else chunks)
     if engine not in ENGINES:
@@ -127,17 +133,17 @@ def open_stac(
     items = _of_tile(items, tile)
     found = [read_item(item, bands=bands, offset=offset, prefer=prefer) for item in items]
     _check_one_grid(found)
-    scenes, dropped = _without_duplicates(found)
-    days = _days(scenes)
-    ordered = [_signed(scene, sign) for day in days for scene in day]
+    acquisitions = [pieces(together) for together in by_datatake(found)]
+    ordered = [_signed(scene, sign) for one in acquisitions for scene in one]
+    dropped = sorted({named(scene) for scene in found} - {named(scene) for scene in ordered})
     _check_same_bands(ordered)
     bounds = _window(ordered[0], window, bbox_crs)
     arrays = load(engine, ordered, list(ordered[0].assets), bounds, size, gdal_env or {})
     gsd = {band: asset.gsd for band, asset in ordered[0].assets.items()}
     return from_arrays(
-        {band: _mosaic(array, [len(day) for day in days]) for band, array in arrays.items()},
+        {band: _mosaic(array, [len(one) for one in acquisitions]) for band, array in arrays.items()},
         transform=(10, 0, bounds[0], 0, -10, bounds[3]), crs=ordered[0].epsg, level=ordered[0].level, gsd=gsd,
-        time=[_timestamp(day[0]) for day in days], **_attributes(days, dropped, offset),
+        time=[_time(one) for one in acquisitions], **_attributes(acquisitions, dropped, offset),
     )  # fmt: skip
 
 
@@ -226,6 +232,10 @@ def _window(scene: Scene, window: BBox | None, bbox_crs: str) -> BBox:
             f"bbox={window} ({bbox_crs}) lies outside the scene {scene.id}, which covers ({covered}) in longitude and "
             f"latitude, ({metres}) in EPSG:{scene.epsg}. Choose a bbox within, e.g. bbox=({metres}), bbox_crs='item'."
         )
+    edges = ("left", box[0] < left), ("bottom", box[1] < bottom), ("right", box[2] > right), ("top", box[3] > top)
+    beyond = [name for name, is_beyond in edges if is_beyond]
+    if beyond:
+        warn(f"bbox={window} reaches beyond the {' and '.join(beyond)} edge of scene {scene.id}: it was cut there.")
     # A millionth of a metre of slack: a window that was on the grid must not grow by what a projection rounds.
     slack = 1e-6
     return (
@@ -292,59 +302,8 @@ def _signed(scene: Scene, sign: Callable[[str], str] | None) -> Scene:
     return replace(scene, assets={band: replace(asset, href=signed[band]) for band, asset in scene.assets.items()})
 
 
-def _timestamp(scene: Scene) -> np.datetime64:
-    try:
-        stamp = pd.Timestamp(scene.datetime)
-    except ValueError as error:
-        raise SourceError(f"item {scene.id} has datetime {scene.datetime!r}, which is not ISO 8601.") from error
-    return (stamp.tz_convert(None) if stamp.tzinfo else stamp).to_datetime64()
-
-
-def _without_duplicates(scenes: Sequence[Scene]) -> tuple[list[Scene], list[str]]:
-    """One item per acquisition and piece of it, by the rule in the notes of `open_stac`.
-
-    Pieces of one acquisition (a tile on the seam of two datastrips) share datatake and baseline and differ in product;
-    a reprocessed acquisition shares the datatake and differs in baseline; a copy in another collection shares the
-    product.
-    """
-    newest_first = sorted(scenes, key=lambda scene: scene.created, reverse=True)
-    best_first = sorted(newest_first, key=lambda scene: (-_number(scene.processing_baseline), scene.offset.value == 0))
-    kept: dict[tuple[str, ...], Scene] = {}
-    baseline_of: dict[tuple[str, str], str] = {}
-    dropped: list[str] = []
-    for scene in best_first:
-        acquisition = (scene.platform, scene.datatake or scene.datetime)
-        baseline = baseline_of.setdefault(acquisition, scene.processing_baseline)
-        piece = (*acquisition, scene.product or scene.id)
-        if scene.processing_baseline != baseline or piece in kept:
-            dropped.append(f"{scene.collection}/{scene.id}" if scene.collection else scene.id)
-        else:
-            kept[piece] = scene
-    return list(kept.values()), sorted(dropped)
-
-
-def _number(baseline: str) -> float:
-    return float(baseline) if baseline.replace(".", "", 1).isdigit() else -1.0
-
-
-def _days(scenes: Sequence[Scene]) -> list[list[Scene]]:
-    """Scenes of one satellite and UTC day together, in order of time and id; refused where offsets differ."""
-    ordered = sorted(scenes, key=lambda scene: (_timestamp(scene), scene.id))
-    days: dict[tuple[Any, str], list[Scene]] = {}
-    for scene in ordered:
-        days.setdefault((_timestamp(scene).astype("datetime64[D]"), scene.platform), []).append(scene)
-    for (day, _), members in days.items():
-        if len({scene.offset.value for scene in members}) > 1:
-            told = ", ".join(f"{scene.id}: {scene.offset.value}" for scene in members)
-            raise RadiometryError(
-                f"the items of {day} carry different offsets ({told}), so they cannot be one mosaic. Choose one "
-                "collection, or open them one by one."
-            )
-    return sorted(days.values(), key=lambda members: (_timestamp(members[0]), members[0].id))
-
-
 def _mosaic(array: da.Array, lengths: Sequence[int]) -> da.Array:
-    """Scenes of one day merged: the first that measured a pixel gives it. Dims (scene, y, x) to (time, y, x)."""
+    """Scenes of one acquisition merged: the first that measured a pixel gives it; (scene, y, x) to (time, y, x)."""
     if max(lengths) == 1:
         return array
     merged, start = [], 0
@@ -358,8 +317,8 @@ def _mosaic(array: da.Array, lengths: Sequence[int]) -> da.Array:
     return da.stack(merged)
 
 
-def _attributes(days: Sequence[Sequence[Scene]], dropped: list[str], policy: str | int) -> dict[str, Any]:
-    first = [day[0] for day in days]
+def _attributes(acquisitions: Sequence[Sequence[Scene]], dropped: list[str], policy: str | int) -> dict[str, Any]:
+    first = [one[0] for one in acquisitions]
     attributes = {
         "platform": _per_time([scene.platform for scene in first]),
         "processing_baseline": _per_time([scene.processing_baseline for scene in first]),
@@ -367,21 +326,25 @@ def _attributes(days: Sequence[Sequence[Scene]], dropped: list[str], policy: str
         "offset_source": _per_time([scene.offset.source for scene in first]),
         "offset_policy": str(policy),
         "tile": first[0].tile,
-        "item_ids": [scene.id for day in days for scene in day],
+        "item_ids": [scene.id for one in acquisitions for scene in one],
         # So that a part of the series, e.g. .isel(time=0), still knows which value and which item is whose.
-        "times": [_iso(day[0]) for day in days],
-        "item_times": [_iso(day[0]) for day in days for _ in day],
+        "times": [_iso(one) for one in acquisitions],
+        "item_times": [_iso(one) for one in acquisitions for _ in one],
     }
-    return attributes | _shared_provenance(days) | ({"item_ids_dropped": dropped} if dropped else {})
+    return attributes | _shared_provenance(acquisitions) | ({"item_ids_dropped": dropped} if dropped else {})
 
 
-def _iso(scene: Scene) -> str:
-    return str(_timestamp(scene).astype("datetime64[us]"))
+def _time(acquisition: Sequence[Scene]) -> np.datetime64:
+    return min(map(timestamp, acquisition))
 
 
-def _shared_provenance(days: Sequence[Sequence[Scene]]) -> dict[str, Any]:
+def _iso(acquisition: Sequence[Scene]) -> str:
+    return str(_time(acquisition).astype("datetime64[us]"))
+
+
+def _shared_provenance(acquisitions: Sequence[Sequence[Scene]]) -> dict[str, Any]:
     """What eosr recorded when it made all of these items; what differs without changing a number is left out."""
-    scenes = [scene for day in days for scene in day]
+    scenes = [scene for one in acquisitions for scene in one]
     shared: dict[str, Any] = {}
     for key in CARRIED:
         first, *others = [scene.provenance.get(key) for scene in scenes]

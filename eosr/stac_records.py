@@ -50,6 +50,8 @@ class Scene:
     product: str
     #: Start of the datatake, e.g. ``"20250731T131909"``: the same for every file ever made of one acquisition.
     datatake: str
+    #: Start of the datastrip, e.g. ``"20250731T131905"``: the same for every file ever made of it; ``""`` if unknown.
+    datastrip: str
     #: E.g. ``"05.11"``; ``""`` if unknown.
     processing_baseline: str
     offset: Offset

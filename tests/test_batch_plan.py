@@ -37,11 +37,11 @@ def test_every_satellite_tile_and_day_is_a_scene_with_its_size(items, tmp_path):
     assert str(planned).startswith("3 scenes of 2 tiles, 8 km2, 6 bands at 10 m; about ")
 
 
-def test_pieces_of_one_day_are_one_scene(items):
+def test_pieces_of_one_datatake_are_one_scene(items):
     second = json.loads(json.dumps(items[0])) | {"id": "S2A_32TQM_20230601_1_L2A"}
     second["properties"]["datetime"] = "2023-06-01T10:15:20Z"
     (scene,) = plan([items[0], second], QUICK).scenes
-    assert scene.name == "sentinel-2a_32TQM_20230601_L2A"
+    assert scene.name == "sentinel-2a_32TQM_20230601T101500_L2A"
     assert scene.item_ids == ["S2A_32TQM_20230601_0_L2A", "S2A_32TQM_20230601_1_L2A"]
 
 

@@ -29,7 +29,8 @@ LEVELS = {
 ROOM_OF = {
     "masks": "grid",
     "foreign": "stac", "foreign_layers": "stac", "foreign_pixels": "stac",
-    "items": "stac", "stac_conditions": "stac", "stac_entry": "stac", "stac_records": "stac", "stac_search": "stac",
+    "items": "stac", "stac_acquisitions": "stac",
+    "stac_conditions": "stac", "stac_entry": "stac", "stac_records": "stac", "stac_search": "stac",
     "stac_engines": "stac", "stac_odc": "stac",
     "product": "write", "product_collection": "write", "write_blocks": "write", "write_cog": "write",
     "write_delivery": "write", "write_layout": "write", "write_order": "write", "write_zarr": "write",
@@ -98,8 +99,8 @@ OWNERS = {
 #: What the pure middle (levels 0 and 1) may import.
 PURE = {
     "numpy", "scipy", "xarray", "dask", "affine", "pyproj",
-    "__future__", "collections", "dataclasses", "enum", "functools", "itertools", "math", "numbers", "re", "types",
-    "typing",
+    "__future__", "collections", "dataclasses", "enum", "functools", "itertools", "math", "numbers", "re", "sys",
+    "types", "typing", "warnings",
 }  # fmt: skip
 #: Calls by which those packages would read or write files after all.
 IO_CALLS = {

@@ -1,5 +1,7 @@
 """open_stac: both engines, windows, mosaics, faults over HTTP, a real API server, a static catalogue."""
 
+from contextlib import nullcontext
+
 import dask
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import xarray as xr
 from affine import Affine
 from conftest import EPSG, LEFT, TOP, WrittenScene, lonlat_box, write_cog, write_scene
 
-from eosr.errors import BandError, GridError, RadiometryError, SourceError
+from eosr.errors import BandError, EosrWarning, GridError, RadiometryError, SourceError
 from eosr.grid import check_chunks, check_nested
 from eosr.stac import open_stac
 from eosr.stac_engines import _read_chunks
@@ -127,8 +129,13 @@ def test_offset_policy_is_recorded_and_digital_numbers_are_not_changed(written, 
         ((LEFT - 1, TOP - 99999, LEFT + 99999, TOP + 1), METRES),
     ],
 )
-def test_window_snaps_outward_to_60_m_pixels_and_is_cut_at_the_scene(written, box, expected):
-    ds = open_stac(written.item(), bbox=box, bbox_crs="item")
+def test_window_snaps_outward_to_60_m_pixels_and_is_cut_at_the_scene_with_a_warning(written, box, expected):
+    beyond = box[0] < METRES[0] or box[1] < METRES[1] or box[2] > METRES[2] or box[3] > METRES[3]
+    told = (
+        pytest.warns(EosrWarning, match=r"reaches beyond the .* edge of scene S2A_32TQM") if beyond else nullcontext()
+    )
+    with told:
+        ds = open_stac(written.item(), bbox=box, bbox_crs="item")
     assert ds["B02"].rio.bounds() == ds["B05"].rio.bounds() == ds["B01"].rio.bounds() == expected
     row, column = round((TOP - expected[3]) / 20), round((expected[0] - LEFT) / 20)
     rows, columns = ds.sizes["y20"], ds.sizes["x20"]
@@ -209,7 +216,7 @@ def pieces(tmp_path_factory):
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("turned", [False, True])
-def test_items_of_one_day_mosaic_and_the_first_valid_pixel_wins_whatever_the_order_given(pieces, engine, turned):
+def test_items_of_one_datatake_mosaic_and_the_first_valid_pixel_wins_whatever_the_order_given(pieces, engine, turned):
     items = [
         pieces[0].item(ident="a", datetime="2023-06-01T10:15:00Z"),
         pieces[1].item(ident="b", datetime="2023-06-01T10:15:03Z"),
@@ -223,7 +230,7 @@ def test_items_of_one_day_mosaic_and_the_first_valid_pixel_wins_whatever_the_ord
         np.testing.assert_array_equal(image(ds, name), np.where(one > 0, one, other))
 
 
-def test_days_stack_along_time_in_order_with_what_differs_listed_per_time(pieces):
+def test_acquisitions_stack_along_time_in_order_with_what_differs_listed_per_time(pieces):
     items = [
         pieces[0].item(ident="late", datetime="2023-06-11T10:15:00Z", platform="sentinel-2b"),
         pieces[1].item(ident="early", datetime="2021-06-01T10:15:00Z", **{"s2:processing_baseline": "03.00"}),
@@ -242,20 +249,72 @@ def product(baseline, made):
     return f"S2A_MSIL2A_20230601T101031_N{baseline.replace('.', '')}_R022_T32TQM_{made}.SAFE"
 
 
-def test_reprocessed_acquisition_counts_once_with_its_highest_baseline(pieces):
+def datastrip(processed, begun="20230601T101236"):
+    return {"s2:datastrip_id": f"S2A_OPER_MSI_L2A_DS_2APS_{processed}_S{begun}_N05.09"}
+
+
+def test_a_datastrip_that_was_processed_again_counts_once_with_its_highest_baseline_and_a_warning(pieces):
     items = [
-        pieces[0].item(
-            ident="old", **{"s2:processing_baseline": "05.09", "s2:product_uri": product("05.09", "20230601T1")}
-        ),
-        pieces[1].item(
-            ident="new", **{"s2:processing_baseline": "05.10", "s2:product_uri": product("05.10", "20240101T1")}
-        ),
-    ]
+        scene.item(
+            ident=ident, **datastrip(made),
+            **{"s2:processing_baseline": baseline, "s2:product_uri": product(baseline, made)},
+        ) for scene, ident, baseline, made in zip(
+            pieces, ("old", "new"), ("05.09", "05.10"), ("20230601T120000", "20240101T120000"), strict=True
+        )
+    ]  # fmt: skip
     for order in (items, items[::-1]):
-        ds = open_stac(order)
+        with pytest.warns(EosrWarning, match=r"left out: sentinel-2-l2a/old \(instead: sentinel-2-l2a/new\)\.$"):
+            ds = open_stac(order)
         assert ds.attrs["item_ids"] == ["new"]
         assert ds.attrs["item_ids_dropped"] == ["sentinel-2-l2a/old"]
         np.testing.assert_array_equal(image(ds, "B05"), pieces[1].pixels["B05"])
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["datastrips known", "datastrips unknown"])
+def test_of_two_halves_of_a_tile_both_are_kept_though_one_was_processed_again(pieces, named):
+    """Preferred where both measured: the higher baseline."""
+    items = [
+        scene.item(
+            ident=ident, **(datastrip(made, begun) if named else {}), **{"earthsearch:boa_offset_applied": True},
+            **{"s2:processing_baseline": baseline, "s2:product_uri": product(baseline, made)},
+        ) for scene, ident, baseline, made, begun in zip(
+            pieces, ("old", "new"), ("02.14", "05.00"), ("20230601T120000", "20240101T120000"),
+            ("20230601T101031", "20230601T101236"), strict=True,
+        )
+    ]  # fmt: skip
+    ds = open_stac(items)
+    assert ds.attrs["item_ids"] == ["new", "old"]
+    old, new = (scene.pixels["B05"] for scene in pieces)
+    np.testing.assert_array_equal(image(ds, "B05"), np.where(new > 0, new, old))
+
+
+def test_one_datatake_across_midnight_is_one_time(pieces):
+    uri = "S2A_MSIL2A_20230601T235951_N0509_R073_T01WCP_20230602T{}.SAFE"
+    items = [
+        scene.item(
+            ident=ident, datetime=f"2023-06-0{day}Z", **{"s2:mgrs_tile": "01WCP", "s2:product_uri": uri.format(ident)}
+        ) for scene, ident, day in zip(pieces, ("010000", "020000"), ("1T23:59:58", "2T00:00:03"), strict=True)
+    ]  # fmt: skip
+    for known in (True, False):
+        if not known:
+            items = [{**item, "properties": {**item["properties"], "s2:product_uri": None}} for item in items]
+        ds = open_stac(items, bands=["B05"])
+        assert ds.sizes["time"] == 1
+        assert int((ds["B05"] == 0).sum()) == 0
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["datatakes known", "datatakes unknown"])
+def test_two_orbits_of_one_day_are_two_times(pieces, known):
+    items = [
+        scene.item(
+            ident=hour.replace(":", ""), datetime=f"2023-06-01T{hour}Z",
+            **({"s2:datatake_id": f"GS2A_20230601T{hour.replace(':', '')}_041826_N05.09"} if known else {}),
+        ) for scene, hour in zip(pieces, ("09:40:41", "11:21:21"), strict=True)
+    ]  # fmt: skip
+    ds = open_stac(items[::-1], bands=["B05"])
+    assert ds.sizes["time"] == 2
+    for index, scene in enumerate(pieces):
+        np.testing.assert_array_equal(ds["B05"].values[index], scene.pixels["B05"])
 
 
 def test_copy_in_another_collection_counts_once_and_untouched_pixels_are_preferred(pieces):
@@ -264,7 +323,8 @@ def test_copy_in_another_collection_counts_once_and_untouched_pixels_are_preferr
         pieces[0].item(ident="applied", **{"s2:product_uri": name, "earthsearch:boa_offset_applied": True}),
         pieces[1].item(ident="untouched", datetime="2023-06-01T10:15:07Z", **{"s2:product_uri": name}),
     ]
-    ds = open_stac(items)
+    with pytest.warns(EosrWarning, match="left out: sentinel-2-l2a/applied"):
+        ds = open_stac(items)
     assert (ds.attrs["item_ids"], ds.attrs["radiometric_offset"]) == (["untouched"], -1000)
 
 
@@ -279,9 +339,9 @@ def test_two_pieces_of_one_datatake_are_not_taken_for_duplicates(pieces):
     assert int((ds["B05"] == 0).sum()) == 0
 
 
-def test_different_offsets_in_one_day_are_refused(pieces):
+def test_different_offsets_in_one_acquisition_are_refused(pieces):
     items = [pieces[0].item(ident="a"), pieces[1].item(ident="b", **{"earthsearch:boa_offset_applied": True})]
-    with pytest.raises(RadiometryError, match=r"2023-06-01 carry different offsets \(a: -1000, b: 0\)"):
+    with pytest.raises(RadiometryError, match=r"2023-06-01T10:\d\d:\d\d carry different offsets \(a: -1000, b: 0\)"):
         open_stac(items)
 
 

@@ -15,10 +15,11 @@ from eosr.bands import BANDS_10M, BANDS_20M, BANDS_60M
 from eosr.errors import EosrError, SourceError, TrainingError, first_line
 from eosr.evaluate_arguments import named_scenes
 from eosr.grid import crop_to_multiple, crs_of, transform_of
-from eosr.items import band_of, tile_of
+from eosr.items import band_of, read_item
 from eosr.patches import CLOUDY, Ground
 from eosr.radiometry import listed
 from eosr.stac import of_tile, open_stac
+from eosr.stac_acquisitions import by_datatake, pieces
 from eosr.stac_search import find_items
 from eosr.train.prepare_config import PrepareConfig, SourceConfig
 
@@ -196,18 +197,9 @@ def _open(item: Any, source: SourceConfig, **how: Any) -> xr.Dataset:
 
 def _newest(items: list[Any], source: SourceConfig) -> list[Any]:
     """Items without reprocessed copies of one acquisition, by the rule of `eosr.open_stac`."""
-    days: dict[tuple[str, ...], list[Any]] = {}
-    for item in items:
-        facts = item["properties"]
-        key = (tile_of(item), str(facts.get("platform")).lower(), str(facts.get("datetime"))[:10])
-        days.setdefault(key, []).append(item)
-    kept: set[str] = set()
-    for several in days.values():
-        ids = [str(item["id"]) for item in several]
-        if len(several) > 1:
-            ids = [one.split("/")[-1] for one in map(str, _open(several, source).attrs["item_ids"])]
-        kept.update(ids)
-    return [item for item in items if str(item["id"]) in kept]
+    scenes = [read_item(item, bands=["B02"], offset=_offset(source.offset)) for item in items]
+    kept = {id(scene) for together in by_datatake(scenes) for scene in pieces(together)}
+    return [item for item, scene in zip(items, scenes, strict=True) if id(scene) in kept]
 
 
 def _clouds_stated(item: Any) -> float:

@@ -9,7 +9,7 @@ from conftest import lonlat_box, shared_path, write_cog
 from safe_product import write_safe
 from test_stac_search import api, catalogue  # noqa: F401  # a real server of items
 
-from eosr.errors import SourceError, TrainingError
+from eosr.errors import EosrWarning, SourceError, TrainingError
 from eosr.grid import from_arrays
 from eosr.train.prepare import prepare
 from eosr.train.prepare_config import load_prepare_config
@@ -86,11 +86,18 @@ def test_of_a_tile_of_an_api_the_least_cloudy_items_are_taken(api, tmp_path):  #
 def test_a_reprocessed_copy_of_an_item_counts_once(written, tmp_path):
     """As `open_stac` does: the higher processing baseline."""
     copies = [
-        written.item(ident=f"S2A_32TQM_20230601_{k}_L2A", **{"s2:processing_baseline": baseline})
+        written.item(
+            ident=f"S2A_32TQM_20230601_{k}_L2A",
+            **{
+                "s2:processing_baseline": baseline,
+                "s2:datastrip_id": f"DS_{k}_S20230601T101236_N0",
+            },
+        )
         for k, baseline in enumerate(("05.09", "05.10"))
     ]
     (tmp_path / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": copies}))
-    (found,) = find_scenes(stac_config(tmp_path, tmp_path / "items.json"))
+    with pytest.warns(EosrWarning, match=r"left out: .*S2A_32TQM_20230601_0_L2A \(instead: .*_1_L2A\)"):
+        (found,) = find_scenes(stac_config(tmp_path, tmp_path / "items.json"))
     assert found.name == "S2A_32TQM_20230601_1_L2A"
 
 
