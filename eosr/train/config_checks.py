@@ -21,7 +21,10 @@ _LEAST: Final = {
         "halve_every": (1, True), "save_every": (0, True), "readers": (1, True),
     },
     "generator": {key: (1, True) for key in ("features", "stages", "blocks", "expansion")},
-    "window": {"size": (1, True), "rim": (0, True), "gain": (0, True), "band_gain": (0, True), "jitter": (0, True)},
+    "window": {
+        "size": (1, True), "rim": (0, True), "gain": (0, True), "band_gain": (0, True), "mixing": (0, True),
+        "jitter": (0, True),
+    },
     "validation": {"patience": (0, True), "pictures": (0, True)},
     "adversarial": {
         "weight": (0, True), "gradient_ratio": (0, True), "calibrate_every": (1, True), "ramp": (0, True),
