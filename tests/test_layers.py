@@ -30,7 +30,7 @@ ROOM_OF = {
     "masks": "grid",
     "foreign": "stac", "foreign_layers": "stac", "foreign_pixels": "stac",
     "items": "stac", "stac_conditions": "stac", "stac_entry": "stac", "stac_records": "stac", "stac_search": "stac",
-    "stac_engines": "stac", "stac_odc": "stac",
+    "rasters": "stac", "stac_engines": "stac", "stac_odc": "stac",
     "product": "write", "product_collection": "write", "write_blocks": "write", "write_cog": "write",
     "write_delivery": "write", "write_layout": "write", "write_order": "write", "write_zarr": "write",
     "evaluate_arguments": "evaluate", "evaluate_blocks": "evaluate", "evaluate_by_band": "evaluate",

@@ -46,13 +46,13 @@ REFUSED = {
     "cut": r"Read error.*file is whole: less came than was asked for",
     "data-cut": r"Read error.*file is whole: less came than was asked for",
     "truncated": r"Read error.*file is whole: less came than was asked for",
-    "empty": r"not recognized.*Check that the address exists and the file is whole",
+    "empty": r"neither a GeoTIFF nor a JPEG 2000.*Check that the address exists and the file is whole",
     "data-whole": r"Range downloading not supported.*cannot send parts of a file: download it",
     "short": r"Read error.*less came than was asked for",
     "data-short": r"Read error.*less came than was asked for",
-    "wrong-range": r"not recognized.*Check that the address exists and the file is whole",
+    "wrong-range": r"neither a GeoTIFF nor a JPEG 2000.*Check that the address exists and the file is whole",
     "data-wrong-range": r"Decoding error.*Check that the address exists and the file is whole",
-    "garbage": r"not recognized.*Check that the address exists and the file is whole",
+    "garbage": r"neither a GeoTIFF nor a JPEG 2000.*Check that the address exists and the file is whole",
     "data-garbage": r"Range downloading not supported.*download it",
 }
 #: Faults that pass, or that do not matter, because what GDAL asked for has come.
