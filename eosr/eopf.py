@@ -37,7 +37,7 @@ from eosr.safe import as_variable, asked_masks, placed, with_grid
 from eosr.safe_files import AGAIN
 from eosr.safe_metadata import Image, Product, item_of
 from eosr.stac import LONLAT, open_stac
-from eosr.stac_search import TIMEOUT, check_timeout
+from eosr.stac_web import TIMEOUT, check_timeout
 
 __all__ = ["open_eopf"]
 

@@ -38,6 +38,8 @@ CARRIED: Final = (
     "quantity", "sharpened_by", "sharpening_methods", "weights_sha256", "consistency", "degradation",
     "degradation_factor",
 )  # fmt: skip
+#: Key of an asset whose href was taken out, because it leads from the network to elsewhere; its value says so.
+REFUSED: Final = "eosr:refused"
 _TILE: Final = re.compile(r"(?:^|_|-)T?(\d{1,2}[C-X][A-Z]{2})(?:_|$)")
 
 
@@ -280,6 +282,8 @@ def _file(
 ) -> Asset:
     href = _href(asset, prefer)
     if not href:
+        if REFUSED in asset:
+            raise SourceError(f"asset {key!r} of item {name}: {asset[REFUSED]}")
         raise SourceError(f"asset {key!r} of item {name} has no href. Fetch the whole item from its catalogue.")
     shape = asset.get("proj:shape") or properties.get("proj:shape")
     transform = asset.get("proj:transform") or properties.get("proj:transform")
