@@ -45,6 +45,10 @@ def open_raster(address: str, reader: type[Any] = rasterio.DatasetReader) -> Any
     -----
     The second driver costs no request: GDAL keeps the first bytes of an address.
     """
+    try:
+        address.encode()
+    except UnicodeEncodeError:
+        raise RasterioIOError("its name is not UTF-8, which GDAL needs; give the file or folder another name") from None
     likely_first = sorted(DRIVERS, key=lambda driver: ("jp2" in address.lower()) != (driver == "JP2OpenJPEG"))
     for driver in likely_first:
         try:

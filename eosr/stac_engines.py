@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
@@ -294,6 +295,11 @@ def read_error(href: str, error: BaseException) -> SourceError:
         hint = "CDSE needs a token: open_stac(..., gdal_env={'GDAL_HTTP_HEADERS': 'Authorization: Bearer <token>'})."
     elif href.startswith("http"):
         hint = next(hint for said, hint in _HINTS.items() if re.search(said, reason))
+    elif not bare.isascii() and sys.getfilesystemencoding() != "utf-8":
+        hint = (
+            f"Python reads names of files as {sys.getfilesystemencoding()} here, and GDAL as UTF-8. Start it with "
+            "PYTHONUTF8=1."
+        )
     else:
         hint = "Check that the file exists and is whole."
     return SourceError(f"cannot read {bare}: {reason}. {hint}")
