@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,10 @@ def add_options(command: Parser, sharpening: Any) -> None:
         "--cluster", metavar="FILE", help="site file, e.g. hpc/sites/generic.yaml; default: this machine, one worker"
     )
     group.add_argument("--workers", type=int, metavar="N", help="worker processes on this machine, without --cluster")
+    group.add_argument(
+        "--dashboard-address", metavar="HOST:PORT",
+        help="where dask's dashboard listens (no password); default 127.0.0.1:0; :8787 is all addresses",
+    )  # fmt: skip
     group.add_argument("--attempts", type=int, default=3, metavar="N", help="tries of a scene; default 3")
     group.add_argument("--backoff", type=float, default=10.0, metavar="S", help="pause before the second; default 10")
     group.add_argument(
@@ -67,6 +72,7 @@ def run_batch(options: argparse.Namespace, *, tell: Callable[[str], object]) -> 
     if options.workers is not None and (options.cluster or options.workers < 1):
         raise BatchError("--workers takes 1 or more, and only without --cluster. Correct one of them.")
     site = load_site(options.cluster) if options.cluster else _here(options)
+    site = replace(site, dashboard=options.dashboard_address or site.dashboard)
     config = _config(options)
     items = find_items(
         options.source, collection=options.collection, datetime=options.datetime, query=options.query,
@@ -168,7 +174,7 @@ def _workers(site: Any, out: Path, *, quiet: bool) -> Iterator[Any]:
     def started(left: int) -> Iterator[Any]:
         with workers_of(site, out.absolute() / "logs" / "slurm", left) as (client, keep):
             if not quiet:
-                link = dashboard_of(client)
+                link = dashboard_of(client, site)
                 sys.stderr.write(f"dashboard: {link}\n" if link else "no dashboard; for one: pip install bokeh\n")
             yield client, keep
 
