@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from eosr.cli_evaluate import options_of
-from eosr.cli_options import DEGRADATIONS, Parser, check_degradation, source_options
+from eosr.cli_options import DEGRADATIONS, Parser, check_degradation, say, source_options
 from eosr.cores import cores
-from eosr.errors import BatchError
+from eosr.errors import BatchError, printable
 
 
 def add_options(command: Parser, sharpening: Any) -> None:
@@ -98,12 +98,12 @@ def run_batch(options: argparse.Namespace, *, tell: Callable[[str], object]) -> 
                 worker_timeout=options.worker_timeout, large=large, verify=options.verify, progress=show,
             )  # fmt: skip
     except KeyboardInterrupt as stopped:
-        sys.stderr.write(f"{stopped}\n" if str(stopped) else "")
+        say(stopped, end="\n" if str(stopped) else "", file=sys.stderr)
         raise
     if report.complete:
         tell(str(report))
         return 0
-    sys.stderr.write(f"{report}\n")
+    say(report, file=sys.stderr)
     return 1
 
 
@@ -175,7 +175,7 @@ def _workers(site: Any, out: Path, *, quiet: bool) -> Iterator[Any]:
         with workers_of(site, out.absolute() / "logs" / "slurm", left) as (client, keep):
             if not quiet:
                 link = dashboard_of(client, site)
-                sys.stderr.write(f"dashboard: {link}\n" if link else "no dashboard; for one: pip install bokeh\n")
+                say(f"dashboard: {link}" if link else "no dashboard; for one: pip install bokeh", file=sys.stderr)
             yield client, keep
 
     if site.kind != "slurm-runner":
@@ -193,8 +193,8 @@ def _shown(quiet: bool) -> Iterator[Any]:
         yield None
         return
     if not sys.stderr.isatty():
-        yield lambda status: sys.stderr.write(
-            f"[{status.seconds:7.0f} s] {status.done}/{status.scenes} {status.news}\n"
+        yield lambda status: say(
+            f"[{status.seconds:7.0f} s] {status.done}/{status.scenes} {status.news}", file=sys.stderr
         )
         return
     from rich.console import Console
@@ -214,6 +214,6 @@ def _shown(quiet: bool) -> Iterator[Any]:
             at = f"{len(status.running)} at work, {status.failed} failed, {status.workers} workers"
             bar.update(task, total=status.scenes, completed=status.done, at=at)
             if status.news:
-                bar.console.print(status.news, highlight=False)
+                bar.console.print(printable(status.news), highlight=False, markup=False)
 
         yield show

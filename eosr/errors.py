@@ -27,14 +27,29 @@ def without_secrets(text: str) -> str:
     return _QUERY.sub("", _ADDRESS.sub(r"\1\3", text))
 
 
+def printable(text: str) -> str:
+    r"""Text whose characters are all seen on a terminal, or end a line; others as Python writes them.
+
+    Names and addresses come from outside, and escape sequences among them would recolour or overwrite what is told.
+
+    Examples
+    --------
+    >>> print(printable("item \x1b[2Jgone"))
+    item \x1b[2Jgone
+    """
+    return "".join(
+        one if one.isprintable() or one in "\n\t" else one.encode("unicode_escape").decode("ascii") for one in text
+    )
+
+
 class EosrError(Exception):
     """Base of every error that eosr raises on purpose; the command line prints it as one line and exits 1.
 
-    No text holds what `without_secrets` takes out: it ends up in logs.
+    No text holds what `without_secrets` takes out: it ends up in logs. All of it is `printable`.
     """
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(without_secrets(message))
+        super().__init__(printable(without_secrets(message)))
 
 
 class BandError(EosrError, ValueError):
