@@ -39,9 +39,9 @@ Read = TypeVar("Read")
 ENGINES: Final = ("stackstac", "odc")
 
 #: GDAL options of every read. Retries and time-outs, because GDAL has neither by default.
-#: LOW_SPEED: 20 s below 100 bytes a second end a request: a server may also send a byte now and then. GDAL 3.10 does not
-#: ask again then, as it does after TIMEOUT, and asks five times for one block by itself: a server that stalls would else
-#: hold a block for 5 x 6 x 30 s.
+#: LOW_SPEED: 20 s below 100 bytes a second end a request: a server may also send a byte now and then. GDAL 3.10 does
+#: not ask again then, as it does after TIMEOUT, and asks five times for one block by itself: a server that stalls would
+#: else hold a block for 5 x 6 x 30 s.
 GDAL_ENV: Final = {
     "GDAL_HTTP_MAX_RETRY": "5",
     "GDAL_HTTP_RETRY_DELAY": "0.2",
