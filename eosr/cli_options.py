@@ -8,6 +8,7 @@ import difflib
 import os
 import re
 import shlex
+import sys
 from collections.abc import Sequence
 from typing import Any, Final, NoReturn, TextIO
 
@@ -35,7 +36,7 @@ _TWICE: Final = re.compile(r"(--[a-z-]+(?: [^\s(]+)?) \([a-z_]+=[^()]*\)")
 
 def say(text: object, *, end: str = "\n", file: TextIO | None = None) -> None:
     """Print, without the escape sequences that names from outside may hold."""
-    print(printable(str(text)), end=end, file=file)
+    (file or sys.stdout).write(printable(str(text)) + end)
 
 
 class Parser(argparse.ArgumentParser):
