@@ -89,13 +89,13 @@ def test_without_bokeh_there_is_no_link(tmp_path, monkeypatch):
     [
         ("127.0.0.1:0", "http://127.0.0.1:8787/status"),
         ("localhost:8787", "http://localhost:8787/status"),
-        (":8787", "http://10.0.0.7:8787/status (open to everybody in the network, without a password)"),
-        ("0.0.0.0:8787", "http://10.0.0.7:8787/status (open to everybody in the network, without a password)"),
+        (":8787", "http://node.example:8787/status (open to everybody in the network, without a password)"),
+        ("0.0.0.0:8787", "http://node.example:8787/status (open to everybody in the network, without a password)"),
     ],
 )
 def test_the_dashboard_is_told_where_it_listens(dashboard, told):
     pytest.importorskip("bokeh")
-    client = types.SimpleNamespace(dashboard_link="http://10.0.0.7:8787/status")
+    client = types.SimpleNamespace(dashboard_link="http://node.example:8787/status")
     assert dashboard_of(client, Site(dashboard=dashboard)) == told
 
 
