@@ -21,6 +21,8 @@ from eosr.errors import BandError
 
 #: Digital numbers per unit reflectance [DN].
 QUANTIFICATION: Final = 10000
+#: Side of a tile on the ground [m]: 10980 pixels of 10 m.
+TILE_SIDE: Final = 109_800
 #: The digital number that means "no measurement" in L1C and L2A.
 NODATA: Final = 0
 #: The digital number that means "saturated" in the metadata of L1C and L2A.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import signal
 import socket
 import sys
@@ -54,13 +55,18 @@ def workers_of(site: Site, logs: Path, left: int | None = None) -> Iterator[tupl
         yield both
 
 
-def dashboard_of(client: Any) -> str:
-    """Address of the dashboard of a client's scheduler; empty where it cannot be served."""
+def dashboard_of(client: Any, site: Site) -> str:
+    """Address of the dashboard of a client's scheduler, and who can open it; empty where it cannot be served."""
     try:
         import distributed.dashboard.core  # noqa: F401  # needs bokeh, and one that is not too old
     except ImportError:
         return ""
-    return str(client.dashboard_link or "")
+    link = str(client.dashboard_link or "")
+    host = site.listens.rpartition(":")[0]
+    if not link or host in ("", "0.0.0.0", "[::]"):
+        return link and f"{link} (open to everybody in the network, without a password)"
+    # dask tells the address of the scheduler, where it need not listen.
+    return re.sub(r"//[^/]*(?=:\d+/)", f"//{host}", link)
 
 
 @contextmanager
@@ -75,10 +81,10 @@ def _local(site: Site, logs: Path, left: int) -> Iterator[tuple[Any, Any]]:
         with _deaf():
             cluster = stack.enter_context(
                 made(
-                    n_workers=site.processes, threads_per_worker=1, dashboard_address=site.dashboard or ":0",
+                    n_workers=site.processes, threads_per_worker=1, dashboard_address=site.listens,
                     memory_limit=None, local_directory=site.local_directory,
                     silence_logs=logging.CRITICAL,  # what happens to workers and scenes is told by eosr
-                    **cards,
+                    **cards, **_security(site),
                 )
             )  # fmt: skip
         yield stack.enter_context(Client(cluster)), lambda left: ""
@@ -106,7 +112,7 @@ def _runner(site: Site, logs: Path, left: int) -> Iterator[tuple[Any, Any]]:
     # By this signal dask-jobqueue ends the tasks that are not eosr itself, when all is done.
     before = signal.signal(signal.SIGINT, lambda *_: sys.exit())
     try:
-        runner = jobqueue.slurm.SLURMRunner(scheduler_options={"dashboard_address": site.dashboard or ":0"})
+        runner = jobqueue.slurm.SLURMRunner(scheduler_options={"dashboard_address": site.listens})
     except RuntimeError as error:
         raise BatchError(
             f"kind: slurm-runner is for the tasks of a job: {first_line(error)}. Type srun -n 6 eosr batch ... inside "
@@ -129,7 +135,7 @@ def _slurm(site: Site, logs: Path, left: int) -> Iterator[tuple[Any, Any]]:
     except OSError as error:
         raise OutputError(f"{logs} cannot be made: {error.strerror}. Name another folder.") from error
     try:
-        started = slurm_cluster(jobqueue, arguments_of(site, logs))
+        started = slurm_cluster(jobqueue, arguments_of(site, logs) | _security(site))
     except (OSError, RuntimeError, ValueError) as error:
         raise BatchError(
             f"dask's scheduler does not start: {first_line(error)}. Correct scheduler_interface, interface or "
@@ -141,6 +147,18 @@ def _slurm(site: Site, logs: Path, left: int) -> Iterator[tuple[Any, Any]]:
         jobs(left)
         with Client(cluster) as client:
             yield client, jobs
+
+
+def _security(site: Site) -> dict[str, Any]:
+    """Certificates that hold for this batch, handed to the jobs in files that only their owner reads."""
+    if not site.tls:
+        return {}
+    from distributed.security import Security
+
+    try:
+        return {"security": Security.temporary()}
+    except ImportError:
+        raise MissingExtraError("tls: true in a site file makes certificates. Run: pip install cryptography") from None
 
 
 def _check_interface(site: Site) -> None:
@@ -176,19 +194,24 @@ def _jobqueue() -> Any:
 
 def arguments_of(site: Site, logs: Path) -> dict[str, Any]:
     """Arguments of dask_jobqueue.SLURMCluster."""
-    extra = ["--preload", _PRELOAD, "--resources", "GPU=1"] if site.gpus else []
+    extra = [
+        "--nthreads",
+        "1",
+        "--no-dashboard",
+        *(["--preload", _PRELOAD, "--resources", "GPU=1"] if site.gpus else []),
+    ]
     more = [f"--gres=gpu:{site.gpus}"] if site.gpus else []
     told: dict[str, Any] = {
         "queue": site.partition, "account": site.account, "cores": site.cores, "memory": site.memory,
         "processes": site.processes, "walltime": site.walltime, "interface": site.interface,
         "job_extra_directives": [*more, *site.sbatch], "job_directives_skip": list(site.sbatch_skip),
-        "job_script_prologue": [*_exports(), *site.prologue], "worker_extra_args": ["--nthreads", "1", *extra],
+        "job_script_prologue": [*_exports(), *site.prologue], "worker_extra_args": extra,
         "log_directory": str(logs), "local_directory": site.local_directory, "job_name": "eosr-batch",
-        "death_timeout": 120,
+        "death_timeout": 120, "shared_temp_directory": str(logs),
     }  # fmt: skip
     if site.python:
         told["python"] = site.python
-    options = {"interface": site.scheduler_interface, "dashboard_address": site.dashboard or ":0"}
+    options = {"interface": site.scheduler_interface, "dashboard_address": site.listens}
     told["scheduler_options"] = {key: value for key, value in options.items() if value}
     return told
 

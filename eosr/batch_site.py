@@ -12,6 +12,10 @@ from dask.utils import parse_bytes
 
 from eosr.errors import BatchError
 
+#: Memory that no node has [bytes].
+_MOST: Final = 10**15
+#: Jobs, processes and cores that no site has.
+_COUNT: Final = 100_000
 #: How the workers of a site come about.
 KINDS: Final = ("local", "slurm", "slurm-runner")
 
@@ -46,10 +50,18 @@ class Site:
     #: Network interface, e.g. ``ib0``, of the workers; of the scheduler, where it has another one.
     interface: str | None = None
     scheduler_interface: str | None = None
-    #: Address of the dashboard, e.g. ``:8787``.
+    #: Where the dashboard listens; None: at any port of this machine alone. It asks for no password: ``:8787`` opens it
+    #: to everybody in the network.
     dashboard: str | None = None
+    #: Whether scheduler, workers and eosr talk by TLS, with certificates made for this batch.
+    tls: bool = False
     #: Folder on a node for what dask spills.
     local_directory: str | None = None
+
+    @property
+    def listens(self) -> str:
+        """Where the dashboard listens."""
+        return self.dashboard or "127.0.0.1:0"
 
 
 def load_site(path: str | os.PathLike[str]) -> Site:
@@ -69,6 +81,8 @@ def load_site(path: str | os.PathLike[str]) -> Site:
         ) from None
     except UnicodeDecodeError as error:
         raise BatchError(f"{file} is no text in UTF-8 (at byte {error.start}). Save it as such.") from None
+    except RecursionError:
+        raise BatchError(f"{file} is nested too deep for a site file. Copy hpc/sites/generic.yaml.") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: e.g. a date that there is not
         raise BatchError(f"{file} is no YAML: {' '.join(str(error).split())}. Correct it.") from None
     if not isinstance(told, dict):
@@ -92,7 +106,7 @@ def _typed(file: Path, key: str, value: Any, hint: Any) -> Any:
     if key == "walltime" and isinstance(value, int):
         # YAML 1.1 reads 1:30:00 as a number of base 60.
         raise BatchError(f'{file}: walltime needs quotes in YAML. Write walltime: "01:30:00".')
-    if isinstance(value, bool) or not isinstance(value, kinds):
+    if isinstance(value, bool) != (hint is bool) or not isinstance(value, kinds):
         if value is None and type(None) in get_args(hint):
             return None
         raise BatchError(f"{file}: {key} is {value!r}, not {kinds[0].__name__}. Correct it.")
@@ -102,15 +116,17 @@ def _typed(file: Path, key: str, value: Any, hint: Any) -> Any:
 def _check(file: Path, site: Site) -> None:
     if site.kind not in KINDS:
         raise BatchError(f"{file}: kind is {site.kind!r}. Use one of {', '.join(KINDS)}.")
+    if site.tls and site.kind == "slurm-runner":
+        raise BatchError(f"{file}: tls is for kind slurm and local. Write tls: false, or kind: slurm.")
     for key in ("jobs", "processes", "cores"):
-        if getattr(site, key) < 1:
-            raise BatchError(f"{file}: {key} is {getattr(site, key)}. Give 1 or more.")
+        if not 1 <= getattr(site, key) <= _COUNT:
+            raise BatchError(f"{file}: {key} is {getattr(site, key)}. Give 1 to {_COUNT}.")
     try:
         memory = parse_bytes(site.memory)
-    except ValueError:
+    except (ValueError, OverflowError):
         memory = 0
-    if memory <= 0:
-        raise BatchError(f"{file}: memory is {site.memory!r}, no size. Write e.g. memory: 16GB.")
+    if not 0 < memory < _MOST:
+        raise BatchError(f"{file}: memory is {site.memory!r}, no size of a node. Write e.g. memory: 16GB.")
     if site.gpus < 0 or (site.gpus and site.processes % site.gpus):
         raise BatchError(
             f"{file}: gpus is {site.gpus} and processes {site.processes}; every card takes one process, or as many as "

@@ -27,6 +27,7 @@ from eosr.cli_options import (
     names,
     nearest,
     open_source,
+    say,
     source_options,
     typed,
 )
@@ -71,10 +72,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         with _warnings_in_a_line():
             return int(options.run(options) or 0)
     except EosrError as error:
-        print(f"eosr: {typed(str(error), options.parser.options())}", file=sys.stderr)
+        say(f"eosr: {typed(str(error), options.parser.options())}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("eosr: interrupted. The same command goes on where it stopped.", file=sys.stderr)
+        say("eosr: interrupted. The same command goes on where it stopped.", file=sys.stderr)
         return 130
 
 
@@ -163,7 +164,7 @@ def _batch_options(command: Parser) -> None:
 
 
 def _batch(options: argparse.Namespace) -> int:
-    return run_batch(options, tell=print)
+    return run_batch(options, tell=say)
 
 
 def _adapt_options(command: Parser) -> None:
@@ -216,17 +217,17 @@ def _superresolve(options: argparse.Namespace) -> None:
     made = deliver(
         sharp, out, format=options.format, overwrite=options.overwrite, progress=not options.quiet
     )  # fmt: skip
-    print(f"{len(sharp.data_vars)} bands of {sharp.sizes['y10']} x {sharp.sizes['x10']} pixels in {made.folder}")
+    say(f"{len(sharp.data_vars)} bands of {sharp.sizes['y10']} x {sharp.sizes['x10']} pixels in {made.folder}")
     _print_delivery(made)
 
 
 def _print_delivery(made: Any) -> None:
     if made.zarr:
-        print(f"  Zarr       {made.zarr}")
+        say(f"  Zarr       {made.zarr}")
     if made.cogs:
-        print(f"  COGs       {len(made.cogs)} files, {made.cogs[0].name} ...")
+        say(f"  COGs       {len(made.cogs)} files, {made.cogs[0].name} ...")
     for item in made.items:
-        print(f"  STAC item  {item}")
+        say(f"  STAC item  {item}")
 
 
 def _adapt(options: argparse.Namespace) -> None:
@@ -242,15 +243,15 @@ def _adapt(options: argparse.Namespace) -> None:
     )  # fmt: skip
     for path, (name, kept) in zip(found.paths, found.kept.items(), strict=True):
         was, now = found.before[name], found.after[name]
-        print(f"{path}: {'adapted' if kept else 'as it was'}, {was:.2f} -> {now:.2f} DN on the part held out")
+        say(f"{path}: {'adapted' if kept else 'as it was'}, {was:.2f} -> {now:.2f} DN on the part held out")
 
 
 def _evaluate(options: argparse.Namespace) -> None:
     text, files = judged(options)
     if text:
-        print(text, end="" if text.endswith("\n") else "\n")
+        say(text, end="" if text.endswith("\n") else "\n")
     for path in files:
-        print(f"written: {path}", file=sys.stderr)
+        say(f"written: {path}", file=sys.stderr)
 
 
 def _info(options: argparse.Namespace) -> None:
@@ -285,7 +286,7 @@ def _info_method(options: argparse.Namespace) -> None:
 
     groups = method_facts(options.weights)
     if options.json:
-        print(json.dumps(groups, indent=2))
+        say(json.dumps(groups, indent=2))
         return
     for facts in groups:
         _print_facts({key: value if isinstance(value, dict) else str(value) if not isinstance(value, list) else
@@ -294,26 +295,26 @@ def _info_method(options: argparse.Namespace) -> None:
 
 def _print_facts(facts: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(facts, indent=2))
+        say(json.dumps(facts, indent=2))
         return
     for key, value in facts.items():
         if isinstance(value, dict):
-            print(f"{key}:")
+            say(f"{key}:")
             for name, entry in value.items():
-                print(f"  {name:34} {entry}")
+                say(f"  {name:34} {entry}")
         else:
-            print(f"{key + ':':29} {', '.join(value) if isinstance(value, list) else value}")
+            say(f"{key + ':':29} {', '.join(value) if isinstance(value, list) else value}")
 
 
 def _demo(options: argparse.Namespace) -> None:
     from eosr.demo import run_demo
 
-    made = run_demo(options.out, method=options.method, progress=not options.quiet, tell=print)
-    print(f"\n{made.table}\nEverything is in {options.out.absolute()}:")
-    print(f"  source     {made.catalog}")
+    made = run_demo(options.out, method=options.method, progress=not options.quiet, tell=say)
+    say(f"\n{made.table}\nEverything is in {options.out.absolute()}:")
+    say(f"  source     {made.catalog}")
     _print_delivery(made.delivery)
-    print(f"  scores     {made.scores[0]}, {made.scores[1].name}")
-    print(f"  picture    {made.picture}")
+    say(f"  scores     {made.scores[0]}, {made.scores[1].name}")
+    say(f"  picture    {made.picture}")
 
 
 if __name__ == "__main__":

@@ -7,13 +7,14 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from eosr.cli_evaluate import options_of
-from eosr.cli_options import DEGRADATIONS, Parser, check_degradation, source_options
+from eosr.cli_options import DEGRADATIONS, Parser, check_degradation, say, source_options
 from eosr.cores import cores
-from eosr.errors import BatchError
+from eosr.errors import BatchError, printable
 
 
 def add_options(command: Parser, sharpening: Any) -> None:
@@ -30,6 +31,10 @@ def add_options(command: Parser, sharpening: Any) -> None:
         "--cluster", metavar="FILE", help="site file, e.g. hpc/sites/generic.yaml; default: this machine, one worker"
     )
     group.add_argument("--workers", type=int, metavar="N", help="worker processes on this machine, without --cluster")
+    group.add_argument(
+        "--dashboard-address", metavar="HOST:PORT",
+        help="where dask's dashboard listens (no password); default 127.0.0.1:0; :8787 is all addresses",
+    )  # fmt: skip
     group.add_argument("--attempts", type=int, default=3, metavar="N", help="tries of a scene; default 3")
     group.add_argument("--backoff", type=float, default=10.0, metavar="S", help="pause before the second; default 10")
     group.add_argument(
@@ -67,6 +72,7 @@ def run_batch(options: argparse.Namespace, *, tell: Callable[[str], object]) -> 
     if options.workers is not None and (options.cluster or options.workers < 1):
         raise BatchError("--workers takes 1 or more, and only without --cluster. Correct one of them.")
     site = load_site(options.cluster) if options.cluster else _here(options)
+    site = replace(site, dashboard=options.dashboard_address or site.dashboard)
     config = _config(options)
     items = find_items(
         options.source, collection=options.collection, datetime=options.datetime, query=options.query,
@@ -92,12 +98,12 @@ def run_batch(options: argparse.Namespace, *, tell: Callable[[str], object]) -> 
                 worker_timeout=options.worker_timeout, large=large, verify=options.verify, progress=show,
             )  # fmt: skip
     except KeyboardInterrupt as stopped:
-        sys.stderr.write(f"{stopped}\n" if str(stopped) else "")
+        say(stopped, end="\n" if str(stopped) else "", file=sys.stderr)
         raise
     if report.complete:
         tell(str(report))
         return 0
-    sys.stderr.write(f"{report}\n")
+    say(report, file=sys.stderr)
     return 1
 
 
@@ -168,8 +174,8 @@ def _workers(site: Any, out: Path, *, quiet: bool) -> Iterator[Any]:
     def started(left: int) -> Iterator[Any]:
         with workers_of(site, out.absolute() / "logs" / "slurm", left) as (client, keep):
             if not quiet:
-                link = dashboard_of(client)
-                sys.stderr.write(f"dashboard: {link}\n" if link else "no dashboard; for one: pip install bokeh\n")
+                link = dashboard_of(client, site)
+                say(f"dashboard: {link}" if link else "no dashboard; for one: pip install bokeh", file=sys.stderr)
             yield client, keep
 
     if site.kind != "slurm-runner":
@@ -187,8 +193,8 @@ def _shown(quiet: bool) -> Iterator[Any]:
         yield None
         return
     if not sys.stderr.isatty():
-        yield lambda status: sys.stderr.write(
-            f"[{status.seconds:7.0f} s] {status.done}/{status.scenes} {status.news}\n"
+        yield lambda status: say(
+            f"[{status.seconds:7.0f} s] {status.done}/{status.scenes} {status.news}", file=sys.stderr
         )
         return
     from rich.console import Console
@@ -208,6 +214,6 @@ def _shown(quiet: bool) -> Iterator[Any]:
             at = f"{len(status.running)} at work, {status.failed} failed, {status.workers} workers"
             bar.update(task, total=status.scenes, completed=status.done, at=at)
             if status.news:
-                bar.console.print(status.news, highlight=False)
+                bar.console.print(printable(status.news), highlight=False, markup=False)
 
         yield show

@@ -8,10 +8,11 @@ import difflib
 import os
 import re
 import shlex
+import sys
 from collections.abc import Sequence
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TextIO
 
-from eosr.errors import EosrError
+from eosr.errors import EosrError, printable
 
 #: `eosr.methods.METHODS` and `eosr.degrade.DEGRADATIONS`, which cannot be imported here: --help answers at once.
 METHODS: Final = (
@@ -31,6 +32,11 @@ _ARGUMENT: Final = re.compile(
 )
 #: An option with the argument of the same meaning in brackets: the command line needs the option alone.
 _TWICE: Final = re.compile(r"(--[a-z-]+(?: [^\s(]+)?) \([a-z_]+=[^()]*\)")
+
+
+def say(text: object, *, end: str = "\n", file: TextIO | None = None) -> None:
+    """Print, without the escape sequences that names from outside may hold."""
+    (file or sys.stdout).write(printable(str(text)) + end)
 
 
 class Parser(argparse.ArgumentParser):

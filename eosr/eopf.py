@@ -27,7 +27,7 @@ import zarr
 from pyproj import CRS
 from pyproj.exceptions import CRSError
 
-from eosr.bands import BANDS, BASELINE_0400_OFFSET, NODATA, QUANTIFICATION, bands_of, check_bands
+from eosr.bands import BANDS, BASELINE_0400_OFFSET, NODATA, QUANTIFICATION, TILE_SIDE, bands_of, check_bands
 from eosr.eopf_store import open_arrays
 from eosr.eopf_tree import AnyArrays, AnyRaster, tree_arrays
 from eosr.errors import GridError, RadiometryError, SourceError, first_line
@@ -37,7 +37,7 @@ from eosr.safe import as_variable, asked_masks, placed, with_grid
 from eosr.safe_files import AGAIN
 from eosr.safe_metadata import Image, Product, item_of
 from eosr.stac import LONLAT, open_stac
-from eosr.stac_search import TIMEOUT, check_timeout
+from eosr.stac_web import TIMEOUT, check_timeout
 
 __all__ = ["open_eopf"]
 
@@ -247,6 +247,11 @@ def _grid(store: _Store, gsd: int) -> tuple[float, float, int, int]:
         array = store.arrays.get(path)
         if array is None:
             raise SourceError(f"{store.where} has no coordinates {path}. {AGAIN}")
+        if math.prod(array.shape) > TILE_SIDE // gsd:
+            raise GridError(
+                f"{path} of {store.where} has the shape {array.shape}; a tile has {TILE_SIDE // gsd} pixels of {gsd} m "
+                f"a side. {AGAIN}"
+            )
         centres = array.values().astype(np.float64)
         if centres.size == 0 or (centres.size > 1 and np.abs(np.diff(centres) - step).max() > TOLERANCE * gsd):
             raise GridError(f"{path} of {store.where} is not spaced by {step} m, as its group says. {AGAIN}")

@@ -29,6 +29,21 @@ def without_secrets(text: str) -> str:
     return _QUERY.sub("", _ADDRESS.sub(r"\1\3", text))
 
 
+def printable(text: str) -> str:
+    r"""Text whose characters are all seen on a terminal, or end a line; others as Python writes them.
+
+    Names and addresses come from outside, and escape sequences among them would recolour or overwrite what is told.
+
+    Examples
+    --------
+    >>> print(printable("item \x1b[2Jgone"))
+    item \x1b[2Jgone
+    """
+    return "".join(
+        one if one.isprintable() or one in "\n\t" else one.encode("unicode_escape").decode("ascii") for one in text
+    )
+
+
 class EosrWarning(UserWarning):
     """What eosr did otherwise than its caller may expect, though nothing is wrong."""
 
@@ -38,17 +53,17 @@ def warn(text: str) -> None:
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).partition(".")[0] == "eosr":
         level, frame = level + 1, frame.f_back
-    warnings.warn(without_secrets(text), EosrWarning, stacklevel=level)
+    warnings.warn(printable(without_secrets(text)), EosrWarning, stacklevel=level)
 
 
 class EosrError(Exception):
     """Base of every error that eosr raises on purpose; the command line prints it as one line and exits 1.
 
-    No text holds what `without_secrets` takes out: it ends up in logs.
+    No text holds what `without_secrets` takes out: it ends up in logs. All of it is `printable`.
     """
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(without_secrets(message))
+        super().__init__(printable(without_secrets(message)))
 
 
 class BandError(EosrError, ValueError):

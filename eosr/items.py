@@ -17,7 +17,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from eosr.bands import BANDS, QUANTIFICATION, bands_of, check_bands
+from eosr.bands import BANDS, QUANTIFICATION, TILE_SIDE, bands_of, check_bands
 from eosr.errors import BandError, GridError, RadiometryError, SourceError
 from eosr.radiometry import offset_of
 from eosr.stac_records import Asset, Scene
@@ -38,6 +38,10 @@ CARRIED: Final = (
     "quantity", "sharpened_by", "sharpening_methods", "weights_sha256", "consistency", "degradation",
     "degradation_factor",
 )  # fmt: skip
+#: Longest side of an image [m]: ten tiles, for products of eosr that were made of several.
+LARGEST: Final = 10 * TILE_SIDE
+#: Key of an asset whose href was taken out, because it leads from the network to elsewhere; its value says so.
+REFUSED: Final = "eosr:refused"
 _TILE: Final = re.compile(r"(?:^|_|-)T?(\d{1,2}[C-X][A-Z]{2})(?:_|$)")
 
 
@@ -227,6 +231,13 @@ def _assets(
     best = {band: min(candidates[band], key=lambda option: option[0]) for band in BANDS if band in candidates}
     if not best:
         keys = ", ".join(map(str, item["assets"]))
+        stores = [str(asset.get("href")) for asset in item["assets"].values() if "zarr" in str(asset.get("type") or "")]
+        if stores:
+            store = stores[0].partition(".zarr")[0] + ".zarr"
+            raise SourceError(
+                f"item {name} lists no images but a Zarr store, as items of EOPF products do. Open the store itself: "
+                f"eosr.open_eopf({store!r})."
+            )
         raise BandError(f"item {name} has no asset that is a native Sentinel-2 band. Its assets: {keys}.")
     codes = sorted({epsg for _, _, epsg in best.values()})
     if len(codes) > 1:
@@ -287,6 +298,8 @@ def _file(
 ) -> Asset:
     href = _href(asset, prefer)
     if not href:
+        if REFUSED in asset:
+            raise SourceError(f"asset {key!r} of item {name}: {asset[REFUSED]}")
         raise SourceError(f"asset {key!r} of item {name} has no href. Fetch the whole item from its catalogue.")
     shape = asset.get("proj:shape") or properties.get("proj:shape")
     transform = asset.get("proj:transform") or properties.get("proj:transform")
@@ -295,13 +308,32 @@ def _file(
             f"asset {key!r} of item {name} has no proj:shape or no proj:transform, so its grid is unknown and would "
             "have to be guessed. Add both, or use an item of Earth Search v1, Planetary Computer or CDSE."
         )
-    step_x, shear_x, left, shear_y, step_y, top = (float(number) for number in transform[:6])
+    rows, columns = _numbers(shape, 2, f"asset {key!r} of item {name} has proj:shape")
+    step_x, shear_x, left, shear_y, step_y, top = _numbers(
+        transform, 6, f"asset {key!r} of item {name} has proj:transform"
+    )
     if shear_x or shear_y or step_x <= 0 or step_x != -step_y or step_x != int(step_x):
         raise GridError(f"asset {key!r} of item {name} is not north-up with square, whole-metre pixels: {transform}.")
+    if not (1 <= rows <= LARGEST // step_x and 1 <= columns <= LARGEST // step_x) or rows % 1 or columns % 1:
+        raise GridError(
+            f"asset {key!r} of item {name} has {rows:g} x {columns:g} pixels of {step_x:g} m (proj:shape); a tile of "
+            f"Sentinel-2 has {TILE_SIDE / step_x:.0f} x {TILE_SIDE / step_x:.0f}. Correct the item."
+        )
     return Asset(
-        band=band, key=key, href=href, gsd=int(step_x), left=left, top=top, rows=int(shape[0]), columns=int(shape[1]),
+        band=band, key=key, href=href, gsd=int(step_x), left=left, top=top, rows=int(rows), columns=int(columns),
         dtype=str(asset.get("data_type") or _raster(asset).get("data_type") or "uint16"),
     )  # fmt: skip
+
+
+def _numbers(values: Any, count: int, what: str) -> list[float]:
+    """Read the first numbers of a list: as many as there must be, all finite."""
+    try:
+        numbers = [float(value) for value in values[:count]]
+    except (KeyError, TypeError, ValueError, OverflowError):
+        numbers = []
+    if len(numbers) != count or not all(map(math.isfinite, numbers)):
+        raise GridError(f"{what} {values!r:.100}, which is not {count} numbers. Correct the item.")
+    return numbers
 
 
 def _href(asset: Mapping[str, Any], prefer: str | None) -> str:

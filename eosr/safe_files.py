@@ -13,10 +13,13 @@ from typing import Final
 from xml.etree import ElementTree
 
 from eosr.errors import SourceError
+from eosr.stac_entry import TAR, is_tar
 
 #: What helps against a product that is not whole.
 AGAIN: Final = "Get the product again."
 _PACKED: Final = {zipfile.ZIP_BZIP2: "bzip2", zipfile.ZIP_LZMA: "lzma"}
+#: Longest file of metadata or polygons that is read [bytes]; those of ESA have some megabytes.
+_LONGEST: Final = 100_000_000
 _MANIFEST: Final = "manifest.safe"
 #: Products of before December 2016 (PSD 13 and earlier), with all tiles of a datatake in one.
 _OLD: Final = re.compile(r"(^|/)S2._[A-Z]{4}_MTD_SAFL\w+\.xml$")
@@ -79,12 +82,19 @@ def read_bytes(where: str, name: str) -> bytes:
     """
     try:
         if Path(where).is_dir():
+            _check_size(where, name, Path(where, name).stat().st_size)
             return Path(where, name).read_bytes()
         with zipfile.ZipFile(where) as archive:
+            _check_size(where, name, archive.getinfo(name).file_size)
             return archive.read(name)
     except (OSError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         # RuntimeError: a password is needed, or another way of packing.
         raise SourceError(f"cannot read {name} in {where}: {error}. {AGAIN}") from None
+
+
+def _check_size(where: str, name: str, size: int) -> None:
+    if size > _LONGEST:
+        raise SourceError(f"{name} in {where} unpacks to {size / 1e6:.0f} MB, which no metadata have. {AGAIN}")
 
 
 def find_files(path: str | Path) -> Files:
@@ -104,10 +114,17 @@ def find_files(path: str | Path) -> Files:
     try:
         stamps = dict(_in_folder(where) if where.is_dir() else _in_archive(where))
     except zipfile.BadZipFile:
-        raise SourceError(f"{path} is neither a folder nor a whole zip archive. Get it again.") from None
+        raise SourceError(
+            f"{path} is {TAR if is_tar(where) else 'neither a folder nor a whole zip archive. Get it again.'}"
+        ) from None
     except OSError as error:
         raise SourceError(f"cannot look into {path}: {error}. Ask for the right to read it.") from None
-    roots = [name for name in stamps if re.fullmatch(r"([^/]+/)?MTD_MSI\w+\.xml", name)]
+    roots = [name for name in stamps if re.fullmatch(r"(.*/)?MTD_MSI\w+\.xml", name)]
+    if not roots and any("\\" in name for name in stamps):
+        raise SourceError(
+            f"{path} was packed with backslashes in its names, as old tools of Windows do, which GDAL does not read. "
+            "Unpack it (unzip mends the names), and name the .SAFE folder."
+        )
     if any(_OLD.search(name) for name in stamps) and not roots:
         tiles = {found[1] for name in stamps if (found := re.search(r"(?:^|/)GRANULE/([^/]+)/[^/]+\.xml$", name))}
         raise SourceError(many_tiles(path, len(tiles)))
@@ -125,7 +142,8 @@ def find_files(path: str | Path) -> Files:
 def _in_folder(folder: Path) -> Iterator[tuple[str, str]]:
     # Only where a product is: a walk through somebody's home directory would take minutes.
     is_product = any(re.match(r"MTD_MSI|S2._[A-Z]{4}_MTD_SAF", one.name) for one in folder.iterdir())
-    roots = [folder] if is_product else [one.parent for one in folder.glob("*/MTD_MSI*.xml")]
+    inside = (folder.glob("/".join([*"*" * depth, "MTD_MSI*.xml"])) for depth in (1, 2))
+    roots = [folder] if is_product else [one.parent for some in inside for one in some]
     for root in roots:
         for one in sorted(root.rglob("*")):
             if one.is_file():

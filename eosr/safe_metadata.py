@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 from xml.etree import ElementTree
 
-from eosr.bands import BANDS, QUANTIFICATION
+from eosr.bands import BANDS, QUANTIFICATION, TILE_SIDE
 from eosr.errors import RadiometryError, SourceError
 from eosr.safe_files import AGAIN, Files, find_files, many_tiles
 
@@ -147,10 +147,13 @@ def _number(tree: ElementTree.Element, files: Files, *tags: str, default: str | 
     raise SourceError(f"the metadata of {files.where} say {tags[0]} {text!r}, which is no number. {AGAIN}")
 
 
-def _count(tree: ElementTree.Element, files: Files, tag: str) -> int:
+def _count(tree: ElementTree.Element, files: Files, tag: str, most: int) -> int:
     number = _number(tree, files, tag)
-    if number < 1 or number != int(number):
-        raise SourceError(f"the metadata of {files.where} say {tag} {number:g}, which is no number of pixels. {AGAIN}")
+    if not 1 <= number <= most or number != int(number):
+        raise SourceError(
+            f"the metadata of {files.where} say {tag} {number:g}, which is no number of pixels of a tile (to {most}). "
+            f"{AGAIN}"
+        )
     return int(number)
 
 
@@ -197,8 +200,8 @@ def _image(tile: ElementTree.Element, files: Files, name: str, file: str, gsd: i
         raise SourceError(f"the metadata of {files.where} describe no grid of {gsd} m. {AGAIN}") from None
     return Image(
         name=name, href=files.href(file), epsg=_epsg(tile, files), gsd=gsd, left=_number(place, files, "ULX"),
-        top=_number(place, files, "ULY"), rows=_count(size, files, "NROWS"),
-        columns=_count(size, files, "NCOLS"), stamp=files.stamps[file],
+        top=_number(place, files, "ULY"), rows=_count(size, files, "NROWS", TILE_SIDE // gsd),
+        columns=_count(size, files, "NCOLS", TILE_SIDE // gsd), stamp=files.stamps[file],
         checksum=files.checksums.get(file, ""), **facts,
     )  # fmt: skip
 

@@ -29,14 +29,14 @@ from rasterio.windows import Window
 
 from eosr.durable import put
 from eosr.errors import OutputError, SourceError
+from eosr.rasters import check_blocks, open_raster
 from eosr.safe_checksums import check_whole
 from eosr.safe_metadata import Image
-from eosr.stac_engines import GDAL_ENV, read_error
+from eosr.stac_engines import ALWAYS, GDAL_ENV, read_error
 
 #: Side of the blocks that are decoded at once [pixels], by pixel size [m]: whole tiles of the files; a 60 m band whole.
 BLOCKS: Final = {10: 1024, 20: 1280, 60: 2048}
-#: As everywhere in eosr: with more threads GDAL drops the errors of a truncated JPEG 2000 and hands over zeros.
-_ENV: Final = {**GDAL_ENV, "GDAL_NUM_THREADS": "1"}
+_ENV: Final = {**GDAL_ENV, **ALWAYS}
 #: Of staged files: internal tiles that make up every default chunk, and fast lossless compression.
 _PROFILE: Final = {
     "driver": "GTiff", "tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "zstd", "zstd_level": 1,
@@ -101,7 +101,7 @@ def read_window(image: Image, source: str, window: Window) -> npt.NDArray[Any]:
         If the file cannot be read, or is not on the grid that the metadata state.
     """
     try:
-        with rasterio.Env(**_ENV), rasterio.open(source, sharing=False) as file:
+        with rasterio.Env(**_ENV), open_raster(source) as file:
             _check(image, source, file)
             return file.read(window=window).astype(image.dtype, copy=False)
     except (RasterioError, RuntimeError, OSError) as error:
@@ -130,6 +130,7 @@ def _check(image: Image, source: str, file: Any) -> None:
             f"{source} holds {file.count} layers of {file.dtypes[0]}, not {image.layers} of {image.dtype}. Get the "
             "product again."
         )
+    check_blocks(source, file)
 
 
 def staged(image: Image, folder: Path) -> str:
@@ -170,7 +171,7 @@ def _is_of(target: Path, image: Image) -> bool:
     if not target.is_file():
         return False
     try:
-        with rasterio.open(target) as file:
+        with rasterio.Env(**_ENV), open_raster(str(target)) as file:
             return bool(file.tags().get(_TAG) == image.stamp)
     except RasterioError:
         return False

@@ -25,9 +25,10 @@ from eosr.items import CARRIED, read_item, tile_of
 from eosr.stac_acquisitions import by_datatake, named, pieces, timestamp
 from eosr.stac_engines import ENGINES, can_read_s3, load
 from eosr.stac_records import Scene
-from eosr.stac_search import TIMEOUT, BBox, Item, find_items
+from eosr.stac_search import BBox, Item, find_items
+from eosr.stac_web import TIMEOUT, Limits
 
-__all__ = ["by_tile", "find_items", "of_tile", "open_stac"]
+__all__ = ["Limits", "by_tile", "find_items", "of_tile", "open_stac"]
 
 #: Side of the 60 m pixel: windows and chunks are whole numbers of it [m].
 _STEP = 60
@@ -55,6 +56,7 @@ def open_stac(
     alternate: str | None = None,
     gdal_env: Mapping[str, str] | None = None,
     timeout: float = TIMEOUT,
+    limits: Limits | None = None,
 ) -> xr.Dataset:
     """Sentinel-2 images of one tile as a lazy multi-resolution Dataset of digital numbers.
 
@@ -87,8 +89,9 @@ def open_stac(
         More GDAL options, e.g. ``{"AWS_REQUEST_PAYER": "requester"}``. They overrule `eosr.stac_engines.GDAL_ENV`
         (as environment variables of the same names do), where the time-outs of the files are:
         ``{"GDAL_HTTP_TIMEOUT": "120", "GDAL_HTTP_LOW_SPEED_TIME": "60"}``.
-    timeout : float
-        What a catalogue or an API may take [s]: see `eosr.stac.find_items`. The files have ``gdal_env``.
+    timeout, limits
+        What a catalogue or an API may take [s], and how much is fetched: see `eosr.stac.find_items`. The files have
+        ``gdal_env``.
 
     Returns
     -------
@@ -128,6 +131,7 @@ def open_stac(
     items = find_items(
         source, collection=collection, bbox=_search_box(window, bbox_crs), intersects=intersects,
         datetime=datetime, query=query, max_cloud_cover=max_cloud_cover, timeout=timeout,
+        limits=limits,
     )  # fmt: skip
     prefer = alternate or (None if can_read_s3() else "https")
     items = _of_tile(items, tile)
@@ -232,7 +236,11 @@ def _window(scene: Scene, window: BBox | None, bbox_crs: str) -> BBox:
             f"bbox={window} ({bbox_crs}) lies outside the scene {scene.id}, which covers ({covered}) in longitude and "
             f"latitude, ({metres}) in EPSG:{scene.epsg}. Choose a bbox within, e.g. bbox=({metres}), bbox_crs='item'."
         )
-    edges = ("left", box[0] < left), ("bottom", box[1] < bottom), ("right", box[2] > right), ("top", box[3] > top)
+    # By more than the pixel of 60 m that a window may grow by.
+    edges = (
+        ("left", box[0] < left - _STEP), ("bottom", box[1] < bottom - _STEP),
+        ("right", box[2] > right + _STEP), ("top", box[3] > top + _STEP),
+    )  # fmt: skip
     beyond = [name for name, is_beyond in edges if is_beyond]
     if beyond:
         warn(f"bbox={window} reaches beyond the {' and '.join(beyond)} edge of scene {scene.id}: it was cut there.")

@@ -11,38 +11,44 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import dask.array as da
 import numpy as np
-import rasterio
 import rasterio.errors
 import stackstac
-from rasterio.crs import CRS
-from stackstac.rio_reader import AutoParallelRioReader, LayeredEnv
+from rasterio.windows import Window
+from stackstac.rio_reader import (
+    AutoParallelRioReader,
+    LayeredEnv,
+    SelfCleaningDatasetReader,
+    SingleThreadedRioDataset,
+    ThreadLocalRioDataset,
+)
 
 from eosr.bands import NODATA
 from eosr.errors import MissingExtraError, SourceError
 from eosr.grid import STEPS
+from eosr.rasters import SEALED, Bounds, check_file, open_raster, place_in
 from eosr.stac_records import Asset, Scene
 
-Bounds = tuple[float, float, float, float]
 Read = TypeVar("Read")
 
 ENGINES: Final = ("stackstac", "odc")
 
-#: GDAL options of every read. Retries and time-outs, because GDAL has neither by default; no listing of folders.
-#: LOW_SPEED: 20 s without a byte end a request. GDAL 3.10 does not ask again then, as it does after TIMEOUT, and asks
-#: five times for one block by itself: a server that stalls would else hold a block for 5 x 6 x 30 s.
+#: GDAL options of every read. Retries and time-outs, because GDAL has neither by default.
+#: LOW_SPEED: 20 s below 100 bytes a second end a request: a server may also send a byte now and then. GDAL 3.10 does
+#: not ask again then, as it does after TIMEOUT, and asks five times for one block by itself: a server that stalls would
+#: else hold a block for 5 x 6 x 30 s.
 GDAL_ENV: Final = {
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_HTTP_MAX_RETRY": "5",
     "GDAL_HTTP_RETRY_DELAY": "0.2",
     "GDAL_HTTP_TIMEOUT": "30",
     "GDAL_HTTP_CONNECTTIMEOUT": "10",
     "GDAL_HTTP_LOW_SPEED_TIME": "20",
-    "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
+    "GDAL_HTTP_LOW_SPEED_LIMIT": "100",
     "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
 }
 
@@ -51,7 +57,7 @@ _READ: Final = 1024
 
 #: What no option may overrule. GDAL decodes JPEG 2000 tiles in threads of its own and drops their errors: a truncated
 #: file reads as nodata (seen with GDAL 3.10.3). With one thread the error arrives. Dask has threads enough.
-_ALWAYS: Final = {"GDAL_NUM_THREADS": "1"}
+ALWAYS: Final = {**SEALED, "GDAL_NUM_THREADS": "1"}
 
 #: Names under which a file has been read again in this process; see `read_twice`.
 _NAMES: Final = itertools.count(1)
@@ -136,7 +142,7 @@ def load(
         groups.setdefault((asset.gsd, asset.dtype), []).append(name)
     arrays: dict[str, da.Array] = {}
     for (gsd, dtype), members in groups.items():
-        env = {**GDAL_ENV, **_of_environment(), **gdal_env, **_ALWAYS}
+        env = {**GDAL_ENV, **_of_environment(), **gdal_env, **ALWAYS}
         arrays |= loader(scenes, members, bounds, gsd, np.dtype(dtype), chunk // STEPS[gsd], env)
     return {name: arrays[name] for name in names}
 
@@ -242,41 +248,6 @@ def _load_odc(
     return {name: stacked[name].data[:, y:, x:].rechunk({1: chunk, 2: chunk}) for name in names}
 
 
-def check_file(
-    href: str, dataset: Any, epsg: int, gsd: float, corner: tuple[float, float], bounds: Bounds, dtype: np.dtype[Any]
-) -> None:
-    """Compare the header of an open file with what its item said.
-
-    Parameters
-    ----------
-    dataset : rasterio dataset
-    corner : tuple
-        A point on the pixel grid that was promised [unit of the CRS].
-    bounds : tuple
-        The ground that is going to be read.
-
-    Raises
-    ------
-    SourceError
-        What differs, and where.
-    """
-    remedy = "The item does not describe its file; refresh the item from its catalogue."
-    if dataset.count != 1:
-        raise SourceError(f"{href} holds {dataset.count} bands where its item promises one. {remedy}")
-    if dataset.crs is None or dataset.crs != CRS.from_epsg(epsg):
-        raise SourceError(f"{href} is in {dataset.crs or 'no CRS'}, its item says EPSG:{epsg}. {remedy}")
-    step = dataset.transform
-    if (step.a, step.b, step.d, step.e) != (gsd, 0.0, 0.0, -gsd):
-        raise SourceError(f"{href} has pixels of {step.a:g} x {-step.e:g} m, its item says {gsd:g} m. {remedy}")
-    if (step.c - corner[0]) % gsd or (step.f - corner[1]) % gsd:
-        raise SourceError(f"{href} starts at ({step.c:g}, {step.f:g}), off the grid that its item states. {remedy}")
-    inside = dataset.bounds
-    if inside[0] > bounds[0] or inside[1] > bounds[1] or inside[2] < bounds[2] or inside[3] < bounds[3]:
-        raise SourceError(f"{href} covers {tuple(inside)}, less than its item states: {bounds}. {remedy}")
-    if not np.can_cast(dataset.dtypes[0], dtype):
-        raise SourceError(f"{href} holds {dataset.dtypes[0]} pixels, its item says {dtype}. {remedy}")
-
-
 def read_twice(href: str, read: Callable[[str], Read]) -> Read:
     """What ``read`` returns of an address; what fails over HTTP is tried once more, and GDAL knows nothing of it then.
 
@@ -325,6 +296,11 @@ def read_error(href: str, error: BaseException) -> SourceError:
         hint = "CDSE needs a token: open_stac(..., gdal_env={'GDAL_HTTP_HEADERS': 'Authorization: Bearer <token>'})."
     elif href.startswith("http"):
         hint = next(hint for said, hint in _HINTS.items() if re.search(said, reason))
+    elif not bare.isascii() and sys.getfilesystemencoding() != "utf-8":
+        hint = (
+            f"Python reads names of files as {sys.getfilesystemencoding()} here, and GDAL as UTF-8. Start it with "
+            "PYTHONUTF8=1."
+        )
     else:
         hint = "Check that the file exists and is whole."
     return SourceError(f"cannot read {bare}: {reason}. {hint}")
@@ -340,27 +316,42 @@ def _href(address: str) -> str:
     return address.removeprefix("/vsicurl/").split("#")[0]
 
 
-class CheckedReader(AutoParallelRioReader):  # type: ignore[misc]  # stackstac publishes no types
-    """stackstac's reader that compares every file with its item and names it when it cannot be read."""
+class _PerThread(ThreadLocalRioDataset):  # type: ignore[misc]  # as below
+    """A file that each thread opens for itself."""
 
     def _open(self) -> Any:
-        # Before stackstac does: where the header is not as promised it would resample without a word.
-        with self.gdal_env.open, rasterio.open(self.url, sharing=False) as dataset:
+        with self._env.open:
+            dataset = open_raster(self._url, SelfCleaningDatasetReader)
+        with self._lock:
+            self._threadlocal.ds, self._threadlocal.vrt = dataset, None
+        return dataset
+
+
+class CheckedReader(AutoParallelRioReader):  # type: ignore[misc]  # stackstac publishes no types
+    """stackstac's reader, with files opened and compared with their items by `eosr.rasters`, and named in errors."""
+
+    def _open(self) -> Any:
+        with self.gdal_env.open:
+            dataset = open_raster(self.url, SelfCleaningDatasetReader)
             left, _, _, top = bounds = self.spec.bounds
             gsd = self.spec.resolutions_xy[0]
             check_file(_href(self.url), dataset, self.spec.epsg, gsd, (left, top), bounds, self.dtype)
-        return super()._open()
+        self._row, self._column = place_in(dataset, left, top)
+        return (_PerThread if dataset.driver == "GTiff" else SingleThreadedRioDataset)(self.gdal_env, dataset)
 
     def read(self, window: Any, **kwargs: Any) -> Any:
         """Pixels of one window, or a `SourceError` that names the file."""
-        return read_twice(self.url, lambda address: self._at(address)._read(window, **kwargs))
+        return read_twice(self.url, lambda address: self._at(address)._read(window))
 
     def _at(self, address: str) -> CheckedReader:
         state: Any = self.__getstate__()
         return self if address == self.url else CheckedReader(**{**state, "url": address})
 
-    def _read(self, window: Any, **kwargs: Any) -> Any:
-        return super().read(window, **kwargs)
+    def _read(self, window: Any) -> Any:
+        opened = self.dataset
+        # The pixels of the file are those of the Dataset: nothing is resampled.
+        at = Window(self._column + window.col_off, self._row + window.row_off, window.width, window.height)
+        return opened.read(window=at, indexes=1, out_dtype=self.dtype, masked=True).filled(self.fill_value)
 
 
 def can_read_s3() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tarfile
 import zipfile
 from pathlib import Path
 from typing import Final
@@ -12,8 +13,10 @@ from eosr.errors import SourceError
 #: Files that are looked for in a folder, and files that are images rather than STAC.
 _ENTRIES: Final = ("catalog.json", "collection.json")
 _IMAGES: Final = (".tif", ".tiff", ".jp2", ".nc", ".safetensors")
-#: Files that tell a product, at its root or in the folder of its archive.
-_SAFE: Final = re.compile(r"([^/]+/)?(MTD_MSI\w+|S2._[A-Z]{4}_MTD_SAFL\w+)\.xml")
+#: What to say of a tar archive.
+TAR: Final = "a tar archive, and pixels cannot be read inside of one. Unpack it (tar xf), and name the .SAFE folder."
+#: Files that tell a product, at its root or in the folders of its archive.
+_SAFE: Final = re.compile(r"(.*/)?(MTD_MSI\w+|S2._[A-Z]{4}_MTD_SAFL\w+)\.xml")
 _ZARR: Final = re.compile(r"([^/]+/)?(\.zgroup|zarr\.json)")
 
 
@@ -57,6 +60,14 @@ def _names_in(path: Path) -> list[str]:
         return []
 
 
+def is_tar(path: Path) -> bool:
+    """Whether a file is a tar archive, packed or not."""
+    try:
+        return tarfile.is_tarfile(path)
+    except OSError:
+        return False
+
+
 def entry(href: str) -> str:
     """The file to read: of a folder the catalogue in it.
 
@@ -87,6 +98,8 @@ def entry(href: str) -> str:
                 f"{href} is a zip archive, with neither a SAFE nor an EOPF product at its root, and no STAC. Unpack "
                 "it, and give what it holds."
             )
+        if "://" not in href and is_tar(folder):
+            raise SourceError(f"{href} is {TAR}")
         return href
     for one in _ENTRIES:
         if (folder / one).is_file():

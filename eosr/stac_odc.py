@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import rasterio
 from odc.loader import RioDriver
 from odc.loader._rio import RioReader
+from rasterio.windows import Window
 
-from eosr.stac_engines import check_file, read_twice
+from eosr.rasters import check_file, open_raster, place_in
+from eosr.stac_engines import read_twice
 
 
 class CheckedOdcReader(RioReader):
@@ -24,12 +24,16 @@ class CheckedOdcReader(RioReader):
         box = dst_geobox.boundingbox
 
         def at(address: str) -> Any:
-            with rasterio.open(address, sharing=False) as dataset:
+            with open_raster(address) as dataset:
                 check_file(
                     href, dataset, dst_geobox.crs.epsg, dst_geobox.transform.a, (box.left, box.top),
                     (box.left, box.bottom, box.right, box.top), np.dtype(cfg.dtype),
                 )  # fmt: skip
-            return RioReader(replace(self._src, uri=address), self._ctx).read(cfg, dst_geobox, **kwargs)
+                rows, columns = dst_geobox.shape
+                row, column = place_in(dataset, box.left, box.top)
+                window = Window(column, row, columns, rows)
+                pixels = dataset.read(1, window=window, out_dtype=cfg.dtype, masked=True).filled(cfg.fill_value)
+                return (slice(0, rows), slice(0, columns)), pixels
 
         return read_twice(href, at)
 

@@ -8,35 +8,33 @@ from __future__ import annotations
 
 import copy
 import datetime as dt
-import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import pystac
-from pystac.stac_io import DefaultStacIO
-from pystac.utils import is_absolute_href, make_absolute_href
 from pystac_client import Client, ConformanceClasses
 from pystac_client.exceptions import APIError
-from pystac_client.stac_api_io import StacApiIO
-from urllib3 import Retry
 
-from eosr.errors import SourceError
+from eosr.errors import SourceError, first_line
+from eosr.items import REFUSED
 from eosr.stac_conditions import OPERATORS, box_of, conditions_of
 from eosr.stac_conditions import BBox as BBox
 from eosr.stac_entry import entry
+from eosr.stac_web import (
+    TIMEOUT,
+    Limits,
+    Web,
+    check_depth,
+    is_remote,
+    links_of,
+    on_disk,
+    read_document,
+    resolve,
+    said,
+)
 
 Item = dict[str, Any]
-
-#: What a catalogue or an API may take before the first byte, and between two, unless ``timeout=`` says otherwise [s].
-TIMEOUT: Final = 60.0
-#: What is asked again: once where nothing came, three times (after 0, 1 and 2 s) where the server is busy or fails.
-#: POST too: a search changes nothing. Retry-After is not obeyed, because it may be hours.
-_RETRIES: Final = Retry(
-    total=3, connect=1, read=1, status_forcelist=(429, 500, 502, 503, 504), allowed_methods=None, backoff_factor=0.5,
-    respect_retry_after_header=False, raise_on_status=False,
-)  # fmt: skip
 
 
 def find_items(
@@ -49,6 +47,7 @@ def find_items(
     query: Any = None,
     max_cloud_cover: float | str | None = None,
     timeout: float = TIMEOUT,
+    limits: Limits | None = None,
 ) -> list[Item]:
     """Items of a source that match, as plain dicts with absolute hrefs, in the order of the source.
 
@@ -70,13 +69,16 @@ def find_items(
     max_cloud_cover : float, optional
         Percent (a number, or text of one); items that do not state their cloud cover are left out.
     timeout : float
-        What a catalogue or an API may take before the first byte of an answer, and between two [s]. pystac objects
-        are read by pystac, with its own.
+        What a catalogue or an API may take before the first byte of an answer, and between two [s]; three times that
+        for all of it. pystac objects are read by pystac, with its own.
+    limits : Limits, optional
+        What the search may fetch before it is given up: see `eosr.stac.Limits`.
 
     Raises
     ------
     SourceError
-        If the source cannot be read, is no STAC, or nothing matches (with what was searched).
+        If the source cannot be read, is no STAC, never ends, leads from the network to this disk, or nothing matches
+        (with what was searched).
 
     Notes
     -----
@@ -87,7 +89,7 @@ def find_items(
         collection=collection, bbox=bbox, intersects=intersects, datetime=datetime, query=query,
         max_cloud_cover=max_cloud_cover,
     )  # fmt: skip
-    direct, found = _items_of(source, conditions, _web(timeout))
+    direct, found = _items_of(source, conditions, Web(timeout, limits))
     if direct:
         conditions.pop("bbox", None)
     matching, unreadable = [], []
@@ -118,17 +120,18 @@ def _name(source: Any) -> str:
     return str(source) if isinstance(source, str | Path) else f"the {type(source).__name__} given"
 
 
-def _items_of(source: Any, conditions: Mapping[str, Any], web: StacApiIO) -> tuple[bool, list[Item]]:
+def _items_of(source: Any, conditions: Mapping[str, Any], web: Web) -> tuple[bool, list[Item]]:
     """Items, and whether they were handed over directly (rather than found in a catalogue)."""
     if isinstance(source, str | Path):
-        href = str(source)
-        if not is_absolute_href(href):
+        href = on_disk(str(source))
+        if not is_remote(href) and not href.startswith("/vsi"):
             href = str(Path(href).absolute())
         href = entry(href)
-        return _items_in(_read(href, web), href, conditions, web)
+        return _items_in(read_document(href, web), href, conditions, web)
     if isinstance(source, pystac.Catalog):
-        return False, [_plain(item) for item in source.get_items(recursive=True)]
+        return False, _of_catalogue(source, web)
     if isinstance(source, Mapping):
+        check_depth(source, "")
         return _items_in(source, "", conditions, web)
     if isinstance(source, pystac.Item):
         return True, [_plain(source)]
@@ -141,19 +144,43 @@ def _items_of(source: Any, conditions: Mapping[str, Any], web: StacApiIO) -> tup
     return True, [item for member in members for item in _items_of(member, conditions, web)[1]]
 
 
-def _plain(item: pystac.Item) -> Item:
-    return _absolute(item.to_dict(include_self_link=True, transform_hrefs=False), item.get_self_href() or "")
+def _of_catalogue(catalogue: pystac.Catalog, web: Web) -> list[Item]:
+    """Items of a catalogue that pystac reads."""
+    where, items = catalogue.get_self_href() or f"catalogue {catalogue.id}", []
+    try:
+        for item in catalogue.get_items(recursive=True):
+            web.found(1, where)
+            items.append(_plain(item, where))
+    except SourceError:
+        raise
+    except Exception as error:  # noqa: BLE001 - pystac and what reads for it raise whatever they like
+        raise SourceError(
+            f"pystac cannot read the items of {where}: {first_line(error)}. Give its address instead, or the items."
+        ) from None
+    return items
 
 
-def _items_in(document: Any, href: str, conditions: Mapping[str, Any], web: StacApiIO) -> tuple[bool, list[Item]]:
+def _plain(item: pystac.Item, origin: str = "") -> Item:
+    plain = item.to_dict(include_self_link=True, transform_hrefs=False)
+    return _absolute(plain, item.get_self_href() or "", origin)
+
+
+def _items_in(document: Any, href: str, conditions: Mapping[str, Any], web: Web) -> tuple[bool, list[Item]]:
     if isinstance(document, list):
         return True, [item for part in document for item in _items_in(part, href, conditions, web)[1]]
     kind = document.get("type") if isinstance(document, Mapping) else None
     if kind == "Feature":
-        return True, [_absolute(document, href or _self_href(document))]
+        web.found(1, href)
+        return True, [_absolute(document, href or _self_href(document), href)]
     if kind == "FeatureCollection":
         features = document.get("features", [])
-        return True, [_absolute(item, href or _self_href(item)) for item in features]
+        if not isinstance(features, list | tuple):
+            raise SourceError(
+                f"{href or 'the dict given'} is an item collection whose features are {features!r:.40}, not a list. "
+                "Correct it, or give the items themselves."
+            )
+        web.found(len(features), href or "the dict given")
+        return True, [_absolute(item, href or _self_href(item), href) for item in features]
     if kind in ("Catalog", "Collection"):
         if document.get("conformsTo"):
             return False, _search(href or _self_href(document), conditions, web)
@@ -165,101 +192,68 @@ def _items_in(document: Any, href: str, conditions: Mapping[str, Any], web: Stac
 
 
 def _self_href(document: Mapping[str, Any]) -> str:
-    links = document.get("links") or []
-    return next((str(link["href"]) for link in links if link.get("rel") == "self"), "")
+    return next((str(link.get("href") or "") for link in links_of(document) if link.get("rel") == "self"), "")
 
 
-def _absolute(item: Mapping[str, Any], base: str) -> Item:
-    """Copy an item so that its asset hrefs do not depend on where it was read from."""
+def _absolute(item: Any, base: str, origin: str = "") -> Item:
+    """Copy an item so that its asset hrefs do not depend on where it was read from.
+
+    Where that is the network (``origin``), hrefs that lead elsewhere are taken out, with what they were beside them.
+    """
+    if not isinstance(item, Mapping):
+        raise SourceError(
+            f"{origin or base or 'the source given'} holds {type(item).__name__} {item!r} where an item should be. "
+            "Correct it, or give the items themselves."
+        )
     plain: Item = copy.deepcopy(dict(item))
-    for asset in (plain.get("assets") or {}).values():
-        for place in (asset, *(asset.get("alternate") or {}).values()):
-            href = str(place.get("href") or "")
-            if base and href and not is_absolute_href(href):
-                place["href"] = make_absolute_href(href, base)
+    if is_remote(origin):
+        base = resolve(base, origin)
+    assets = plain.get("assets")
+    for asset in assets.values() if isinstance(assets, Mapping) else ():
+        alternates = asset.get("alternate") if isinstance(asset, Mapping) else None
+        for place in (asset, *(alternates.values() if isinstance(alternates, Mapping) else ())):
+            if not isinstance(place, dict) or not place.get("href"):
+                continue
+            try:
+                place["href"] = resolve(str(place["href"]), base)
+            except SourceError as error:
+                del place["href"]
+                place[REFUSED] = str(error)
     return plain
 
 
-def check_timeout(timeout: float) -> None:
-    """Stop what is no number of seconds to wait."""
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < math.inf:
-        raise SourceError(f"timeout={timeout!r} is no number of seconds. Use e.g. timeout={TIMEOUT:g}.")
-
-
-def _web(timeout: float) -> StacApiIO:
-    """How documents are fetched over HTTP: with time-outs and retries, of which pystac has none."""
-    check_timeout(timeout)
-    return StacApiIO(timeout=timeout, max_retries=_RETRIES)
-
-
-def _read(href: str, web: StacApiIO) -> Any:
-    default = pystac.StacIO.default()
-    # A StacIO of the user's own, e.g. one that knows a password, is asked before ours.
-    ours = href.startswith(("http://", "https://")) and type(default) is DefaultStacIO
-    try:
-        return _parsed((web if ours else default).read_text(href))
-    except json.JSONDecodeError as error:
-        raise SourceError(f"{href} is no JSON ({error}), so no STAC. Give the item's or catalogue's .json.") from error
-    # From None: errors of HTTP hold addresses with their signatures, and a traceback shows them.
-    except (OSError, UnicodeDecodeError) as error:
-        # urllib raises a subclass of OSError without saying what it was after.
-        raise SourceError(f"cannot read {href}: {error}. Check the path or address.") from None
-    except APIError as error:
-        raise SourceError(
-            f"cannot read {href}: {_said(error, web)}. Check the path or address, or try again later."
-        ) from None
-    except Exception as error:  # pystac wraps what urllib raises in a bare Exception
-        raise SourceError(f"cannot read {href}: {error.__cause__ or error}. Check the path or address.") from error
-
-
-def _parsed(text: str) -> Any:
-    """What JSON says, or lines of JSON, an item each."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        lines = [line for line in text.split("\n") if line.strip()]
-        if not error.msg.startswith("Extra data") or len(lines) < 2:
-            raise
-        try:
-            return [json.loads(line) for line in lines]
-        except json.JSONDecodeError:
-            raise error from None
-
-
-def _said(error: Exception, web: StacApiIO) -> str:
-    """What a server answered instead, or that it did not, in one short line."""
-    text = " ".join(str(error).split())
-    if "timed out" in text:
-        return f"no answer in time, twice (timeout={web.timeout:g} s)"
-    status = getattr(error, "status_code", None)
-    return f"HTTP status {status} ({text[:200]})" if status else text[:300]
-
-
-def _search(href: str, conditions: Mapping[str, Any], web: StacApiIO) -> list[Item]:
+def _search(href: str, conditions: Mapping[str, Any], web: Web) -> list[Item]:
     try:
         # timeout= once more: without it the client takes that of ``web`` away.
         client = Client.open(href, stac_io=web, timeout=web.timeout)
         asked = dict(conditions)
         if not client.conforms_to(ConformanceClasses.QUERY):
             asked.pop("query", None)
-        return [_absolute(item, _self_href(item)) for item in client.search(**asked).items_as_dicts()]
+        items = []
+        for item in client.search(**asked).items_as_dicts():
+            web.found(1, href)
+            items.append(_absolute(item, _self_href(item) or href, href))
+        return items
+    except SourceError:
+        raise
     except (APIError, NotImplementedError, OSError) as error:
         raise SourceError(
-            f"the STAC API at {href} does not answer the search: {_said(error, web)}. Try again, narrow it, or wait "
+            f"the STAC API at {href} does not answer the search: {said(error, web)}. Try again, narrow it, or wait "
             "longer: timeout=."
         ) from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, pystac.STACError) as error:
         raise SourceError(
             f"the STAC API at {href} answers the search with something that is no STAC ({error!r}). Check the address; "
             "a proxy or a login page may have answered."
         ) from error
 
 
-def _of_an_api(document: Mapping[str, Any], conditions: Mapping[str, Any], web: StacApiIO) -> list[Item]:
+def _of_an_api(document: Mapping[str, Any], href: str, conditions: Mapping[str, Any], web: Web) -> list[Item]:
     """Items of a collection that an API has described: the API is searched for them."""
     ident = document.get("id")
-    root = next((str(link.get("href")) for link in document.get("links", []) if link.get("rel") == "root"), "")
-    if not is_absolute_href(root):
+    root = next((str(link.get("href")) for link in links_of(document) if link.get("rel") == "root"), "")
+    root = resolve(root, href, document=True) if href else root
+    if not is_remote(root):
         raise SourceError(
             f"collection {ident!r} does not hold its items: a STAC API serves them, and there is no link to it. Open "
             f"the API itself: eosr.open_stac('https://...', collection={ident!r})."
@@ -274,26 +268,28 @@ def _of_an_api(document: Mapping[str, Any], conditions: Mapping[str, Any], web: 
 
 
 def _walk(
-    document: Mapping[str, Any], href: str, conditions: Mapping[str, Any], seen: set[str], web: StacApiIO
+    document: Mapping[str, Any], href: str, conditions: Mapping[str, Any], seen: set[str], web: Web, depth: int = 1
 ) -> Iterator[Item]:
     """Items of a static catalogue, depth first; collections that were not asked for are not entered."""
     wanted = conditions.get("collections")
     if document.get("type") == "Collection" and wanted and document.get("id") not in wanted:
         return
-    relations = {link.get("rel") for link in document.get("links", [])}
+    web.limits.check("depth", depth, f"{href} lies more than {web.limits.depth} catalogues deep")
+    links = links_of(document)
+    relations = {str(link.get("rel")) for link in links}
     if document.get("type") == "Collection" and "items" in relations and not relations & {"item", "child"}:
-        yield from _of_an_api(document, conditions, web)
+        yield from _of_an_api(document, href, conditions, web)
         return
-    for link in document.get("links", []):
+    for link in links:
         if link.get("rel") not in ("item", "child") or not link.get("href"):
             continue
-        target = make_absolute_href(str(link["href"]), href) if href else str(link["href"])
+        target = resolve(str(link["href"]), href, document=True)
         if target in seen:
             continue
         seen.add(target)
-        child = _read(target, web)
+        child = read_document(target, web)
         if isinstance(child, Mapping) and child.get("type") in ("Catalog", "Collection"):
-            yield from _walk(child, target, conditions, seen, web)
+            yield from _walk(child, target, conditions, seen, web, depth + 1)
         else:
             yield from _items_in(child, target, conditions, web)[1]
 

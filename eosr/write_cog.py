@@ -29,7 +29,7 @@ from eosr import __version__
 from eosr.bands import QUANTIFICATION
 from eosr.cores import cores
 from eosr.durable import discard, put, put_text
-from eosr.errors import NoRoomError, OutputError
+from eosr.errors import NoRoomError, OutputError, first_line
 from eosr.grid import with_grid_mappings
 from eosr.locks import held
 from eosr.radiometry import check_dataset, for_its_times
@@ -198,7 +198,13 @@ def _opened(source: xr.Dataset | str | Path) -> xr.Dataset:
     path = local_path(str(source))
     if not (path / "zarr.json").is_file():
         raise OutputError(f"{path} is no finished Zarr store. Give the path that eosr.to_zarr returned, or a Dataset.")
-    return xr.open_zarr(path, decode_coords="all")
+    try:
+        return xr.open_zarr(path, decode_coords="all")
+    except Exception as error:  # noqa: BLE001 - of a store that another program wrote, xarray and zarr raise what they like
+        raise OutputError(
+            f"{path} is no store that eosr wrote: {first_line(error)}. Give the path that eosr.to_zarr returned, or a "
+            "Dataset of eosr.from_xarray."
+        ) from None
 
 
 def _jobs(ds: xr.Dataset, layers: Mapping[int, Layer], target: Path, prefix: str | None) -> list[_Job]:

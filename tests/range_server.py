@@ -60,6 +60,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(body=True, sent=self.rfile.read(int(self.headers.get("Content-Length") or 0)))
 
     def _answer(self, *, body, sent=None):
+        target = self.server.redirects.get(self.path)
+        if target:
+            return self._send(302, b"", body=body, extra={"Location": target})
         _, mode, relative = self.path.split("?")[0].split("/", 2)
         path = self.server.root / relative
         self.server.requests.append((self.command, self.path, self.headers.get("Range")))
@@ -151,6 +154,8 @@ class _Server(ThreadingHTTPServer):
         self.upstream = upstream
         self.requests = []
         self.mode = ""
+        #: Path -> where it leads to.
+        self.redirects = {}
         self.ended = threading.Event()
         self._seen = Counter()
         self._lock = threading.Lock()

@@ -9,6 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import dask
+import distributed
+import psutil
 import pytest
 
 from eosr.batch_cluster import arguments_of, dashboard_of, workers_of
@@ -39,7 +41,15 @@ def test_what_a_site_says_reaches_the_jobs(tmp_path):
     )
     told = arguments_of(load_site(tmp_path / "site.yaml"), Path("/logs"))
     assert told["job_extra_directives"] == ["--gres=gpu:4", "--nodes=1"]
-    assert told["worker_extra_args"] == ["--nthreads", "1", "--preload", "eosr.batch_gpu", "--resources", "GPU=1"]
+    assert told["worker_extra_args"] == [
+        "--nthreads",
+        "1",
+        "--no-dashboard",
+        "--preload",
+        "eosr.batch_gpu",
+        "--resources",
+        "GPU=1",
+    ]
     assert (told["queue"], told["account"], told["processes"], told["cores"]) == ("booster", "me", 4, 48)
     quiet, own = told["job_script_prologue"][:2], told["job_script_prologue"][2:]
     assert (own, told["job_directives_skip"]) == (["module load Python"], ["--mem"])
@@ -65,13 +75,54 @@ def test_the_dashboard_is_at_any_free_port_and_its_link_leads_there(tmp_path):
         with suppress(OSError):  # or somebody else has it
             taken.bind(("", 8787))
             taken.listen()
-        with workers_of(Site(), tmp_path) as (client, _), urllib.request.urlopen(dashboard_of(client)) as page:
+        with workers_of(Site(), tmp_path) as (client, _), urllib.request.urlopen(dashboard_of(client, Site())) as page:
             assert b"bokeh" in page.read()
 
 
 def test_without_bokeh_there_is_no_link(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed.dashboard.core", None)
-    assert dashboard_of(types.SimpleNamespace(dashboard_link="http://127.0.0.1:8787/status")) == ""
+    assert dashboard_of(types.SimpleNamespace(dashboard_link="http://127.0.0.1:8787/status"), Site()) == ""
+
+
+@pytest.mark.parametrize(
+    ("dashboard", "told"),
+    [
+        ("127.0.0.1:0", "http://127.0.0.1:8787/status"),
+        ("localhost:8787", "http://localhost:8787/status"),
+        (":8787", "http://node.example:8787/status (open to everybody in the network, without a password)"),
+        ("0.0.0.0:8787", "http://node.example:8787/status (open to everybody in the network, without a password)"),
+    ],
+)
+def test_the_dashboard_is_told_where_it_listens(dashboard, told):
+    pytest.importorskip("bokeh")
+    client = types.SimpleNamespace(dashboard_link="http://node.example:8787/status")
+    assert dashboard_of(client, Site(dashboard=dashboard)) == told
+
+
+def test_with_tls_who_has_no_certificate_reaches_neither_scheduler_nor_worker(tmp_path):
+    pytest.importorskip("cryptography")
+    with workers_of(Site(tls=True), tmp_path) as (client, _):
+        client.wait_for_workers(1)
+        assert client.submit(sum, [1, 2]).result() == 3
+        addresses = [client.scheduler.address, *client.scheduler_info()["workers"]]
+        assert all(address.startswith("tls://") for address in addresses)
+        for address in addresses:
+            with pytest.raises(OSError, match=r"Timed out|[Ss]tream|handshake|closed|TLS"):
+                distributed.Client(address.replace("tls://", "tcp://"), timeout=1)
+
+
+def test_nothing_of_a_batch_on_this_machine_listens_elsewhere(tmp_path):
+    with workers_of(Site(), tmp_path) as (client, _):
+        client.wait_for_workers(1)
+        own = psutil.Process()
+        heard = [
+            one.laddr.ip
+            for process in (own, *own.children(recursive=True))
+            for one in process.net_connections(kind="inet")
+            if one.status == psutil.CONN_LISTEN
+        ]
+    assert heard
+    assert set(heard) <= {"127.0.0.1", "::1"}
 
 
 def test_a_worker_that_only_looks_at_the_weights_does_not_load_torch(tmp_path):
@@ -107,7 +158,13 @@ def test_a_process_that_had_not_imported_distributed_can_start_workers_again(tmp
         ("jobbs: 3", r"site\.yaml has the unknown key jobbs\. Known are account, cores, "),
         ("jobs: many", r"site\.yaml: jobs is 'many', not int\. Correct it\."),
         ("jobs: true", r"site\.yaml: jobs is True, not int"),
-        ("jobs: 0", r"site\.yaml: jobs is 0\. Give 1 or more\."),
+        ("jobs: 0", r"site\.yaml: jobs is 0\. Give 1 to 100000\."),
+        ("cores: 99999999999999999999", r"site\.yaml: cores is 9{20}\. Give 1 to 100000\."),
+        ("memory: 1e300GB", r"site\.yaml: memory is '1e300GB', no size of a node"),
+        ("memory: 1e999GB", r"site\.yaml: memory is '1e999GB', no size of a node"),
+        ("a: " + "[" * 5000, r"site\.yaml is nested too deep for a site file"),
+        ("tls: 'yes'", r"site\.yaml: tls is 'yes', not bool"),
+        ("kind: slurm-runner\ntls: true", r"site\.yaml: tls is for kind slurm and local"),
         ("kind: pbs", r"site\.yaml: kind is 'pbs'\. Use one of local, slurm, slurm-runner\."),
         ("walltime: 6:00:00", r'site\.yaml: walltime needs quotes in YAML\. Write walltime: "01:30:00"\.'),
         ("prologue: module load x", r"site\.yaml: prologue is 'module load x', not a list of texts\. Write e\.g\."),
@@ -116,7 +173,7 @@ def test_a_process_that_had_not_imported_distributed_can_start_workers_again(tmp
             r"gpus is 2 and processes 1; every card takes .*, or as many as the others\. Write e\.g\. processes: 2\.",
         ),
         ("jobs: [", r"site\.yaml is no YAML: .* Correct it\."),
-        ("memory: quatsch", r"site\.yaml: memory is 'quatsch', no size\. Write e\.g\. memory: 16GB\."),
+        ("memory: quatsch", r"site\.yaml: memory is 'quatsch', no size of a node\. Write e\.g\. memory: 16GB\."),
         ("kind: local\nmemory: '0'", r"site\.yaml: memory is '0', no size"),
         ("1: 2\nfoo: 3", r"site\.yaml has the unknown key 1\. Known are "),
         ("walltime: 2023-99-99", r"site\.yaml is no YAML: month must be in 1\.\.12\. Correct it\."),

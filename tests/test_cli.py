@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import dask
@@ -19,7 +20,7 @@ import eosr
 from eosr import cli_evaluate, cli_options
 from eosr.cli import main
 from eosr.degrade import DEGRADATIONS
-from eosr.errors import OutputError
+from eosr.errors import OutputError, printable
 from eosr.methods import ALIASES, METHODS
 from eosr.write import deliver
 
@@ -416,3 +417,30 @@ def test_an_option_of_the_60_m_bands_can_be_told_on_the_command_line(item, tmp_p
     ):
         assert main([*command, "--overwrite", "--method", "superres_like", "--option", option]) == 1
         assert capsys.readouterr().err == f"eosr: {told}\n"
+
+
+ODD = "a\x1b[2J\x1b]0;title\x07\u202eb\r\x9b31m"
+
+
+def test_names_from_outside_reach_the_terminal_without_escape_sequences(written, tmp_path, capsys):
+    """In an error, in what a weights file says of itself, and in the address of a file."""
+    odd = written.item(ident=ODD)
+    odd["assets"].pop("B05")
+    item = tmp_path / "item.json"
+    item.write_text(json.dumps(odd))
+    assert main(["superresolve", str(item), str(tmp_path / "out")]) == 1
+    told = capsys.readouterr()
+    assert "item a\\x1b[2J\\x1b]0;title\\x07\\u202eb\\r\\x9b31m has no asset" in told.err
+    assert main(["superresolve", f"http://127.0.0.1:9/{ODD}", str(tmp_path / "out")]) == 1
+    told = capsys.readouterr()
+    assert printable(told.err) == told.err
+
+
+def test_what_a_weights_file_says_of_itself_is_printed_without_escape_sequences(tmp_path, capsys):
+    from eosr.nn.weights import load_weights, save_weights
+
+    path = save_weights(replace(load_weights("s2sr-20m"), name=ODD), tmp_path / "odd.safetensors")
+    assert main(["info", str(path)]) == 0
+    told = capsys.readouterr().out
+    assert "\\x1b[2J" in told
+    assert printable(told) == told

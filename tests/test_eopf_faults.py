@@ -158,7 +158,7 @@ def test_a_server_that_stalls_is_given_up_after_two_time_outs(at):
 
 def test_the_time_out_bounds_the_request_as_a_whole_too():
     from eosr.eopf_store import _http
-    from eosr.stac_search import TIMEOUT
+    from eosr.stac_web import TIMEOUT
 
     waits = _http("http://127.0.0.1:9/x.zarr", TIMEOUT)[1]["client_kwargs"]["timeout"]
     assert (waits.total, waits.sock_connect, waits.sock_read) == (600, 60, 60)

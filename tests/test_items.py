@@ -352,3 +352,31 @@ def test_offset_recorded_in_a_product_of_eosr_overrules_the_baseline(written):
     made = {"processing:software": {"eosr": "0.1.0"}, "eosr:provenance": {"radiometric_offset": -1000}}
     assert read_item(changed(written.item(**{"s2:processing_baseline": "02.12"}), **made)).offset.value == -1000
     assert read_item(written.item(**{"s2:processing_baseline": "02.12"})).offset.value == 0
+
+
+@pytest.mark.parametrize("shape", [[10**7, 10**7], [1e300, 1e300], [0, 5], [-1, 5], [5.5, 6]])
+def test_more_pixels_than_a_tile_can_have_are_refused_before_anything_is_made_of_them(written, shape):
+    item = written.item()
+    item["assets"]["B05"]["proj:shape"] = shape
+    with pytest.raises(GridError, match=r"asset 'B05' of item .* pixels of 20 m \(proj:shape\); a tile .* 5490 x 5490"):
+        open_stac(item)
+
+
+@pytest.mark.parametrize("key", ["proj:shape", "proj:transform"])
+@pytest.mark.parametrize("value", ["abc", 5, [1], {"a": 1}, [None] * 6, ["x"] * 6, [float("nan")] * 6, [1e999] * 6])
+def test_what_is_no_grid_is_refused(written, key, value):
+    item = written.item()
+    item["assets"]["B05"][key] = value
+    with pytest.raises(GridError, match=rf"asset 'B05' of item .* has {key} .*, which is not [26] numbers"):
+        open_stac(item)
+
+
+def test_an_item_of_an_eopf_product_says_how_to_open_it(written):
+    item, store = written.item(), "https://objects.example.org/S2B.zarr"
+    kind = "application/vnd+zarr"
+    item["assets"] = {
+        "B02_10m": {"href": f"{store}/measurements/b02", "type": kind},
+        "product": {"href": store, "type": kind},
+    }
+    with pytest.raises(SourceError, match=r"Open the store itself: eosr\.open_eopf\('https.*/S2B\.zarr'\)"):
+        open_stac(item)

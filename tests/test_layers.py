@@ -29,9 +29,8 @@ LEVELS = {
 ROOM_OF = {
     "masks": "grid",
     "foreign": "stac", "foreign_layers": "stac", "foreign_pixels": "stac",
-    "items": "stac", "stac_acquisitions": "stac",
-    "stac_conditions": "stac", "stac_entry": "stac", "stac_records": "stac", "stac_search": "stac",
-    "stac_engines": "stac", "stac_odc": "stac",
+    "items": "stac", "rasters": "stac", "stac_acquisitions": "stac", "stac_conditions": "stac", "stac_entry": "stac",
+    "stac_records": "stac", "stac_search": "stac", "stac_web": "stac", "stac_engines": "stac", "stac_odc": "stac",
     "product": "write", "product_collection": "write", "write_blocks": "write", "write_cog": "write",
     "write_delivery": "write", "write_layout": "write", "write_order": "write", "write_zarr": "write",
     "evaluate_arguments": "evaluate", "evaluate_blocks": "evaluate", "evaluate_by_band": "evaluate",
@@ -94,7 +93,7 @@ OWNERS = {
     "matplotlib": {"demo", "train.scaling"},
     "dask_jobqueue": {"batch_cluster"},  # inside a function: an extra
     "distributed": {"batch"},
-    "requests": set(),
+    "requests": {"stac_web"},
 }
 #: What the pure middle (levels 0 and 1) may import.
 PURE = {

@@ -22,7 +22,7 @@ from conftest import make_item, stac_api, write_scene
 from range_server import serve
 
 import eosr
-from eosr import stac_search
+from eosr import stac_web
 from eosr.errors import SourceError
 from eosr.stac import find_items, open_stac
 from eosr.stac_engines import GDAL_ENV
@@ -46,13 +46,13 @@ REFUSED = {
     "cut": r"Read error.*file is whole: less came than was asked for",
     "data-cut": r"Read error.*file is whole: less came than was asked for",
     "truncated": r"Read error.*file is whole: less came than was asked for",
-    "empty": r"not recognized.*Check that the address exists and the file is whole",
+    "empty": r"neither a GeoTIFF nor a JPEG 2000.*Check that the address exists and the file is whole",
     "data-whole": r"Range downloading not supported.*cannot send parts of a file: download it",
     "short": r"Read error.*less came than was asked for",
     "data-short": r"Read error.*less came than was asked for",
-    "wrong-range": r"not recognized.*Check that the address exists and the file is whole",
+    "wrong-range": r"neither a GeoTIFF nor a JPEG 2000.*Check that the address exists and the file is whole",
     "data-wrong-range": r"Decoding error.*Check that the address exists and the file is whole",
-    "garbage": r"not recognized.*Check that the address exists and the file is whole",
+    "garbage": r"neither a GeoTIFF nor a JPEG 2000.*Check that the address exists and the file is whole",
     "data-garbage": r"Range downloading not supported.*download it",
 }
 #: Faults that pass, or that do not matter, because what GDAL asked for has come.
@@ -361,7 +361,7 @@ def api(written, tmp_path_factory):
 @pytest.fixture
 def front(api, written, monkeypatch):
     """A server before the API that shows a fault, or passes on what the API says; asked again without a pause."""
-    monkeypatch.setattr("eosr.stac_search._RETRIES", stac_search._RETRIES.new(backoff_factor=0))
+    monkeypatch.setattr("eosr.stac_web._RETRIES", stac_web._RETRIES.new(backoff_factor=0))
     with serve(written.folder, upstream=api) as server:
         yield server
 

@@ -420,8 +420,13 @@ def tile(path: Path) -> Path:
         (lambda p: replaced(main(p), ">10000<", ">abc<"), r"say BOA_QUANTIFICATION_VALUE 'abc', which is no number"),
         (lambda p: replaced(tile(p), ">144<", ">many<"), r"say NROWS 'many', which is no number"),
         (lambda p: replaced(tile(p), ">144<", ">nan<"), r"say NROWS 'nan', which is no number\. Get the product again"),
-        (lambda p: replaced(tile(p), ">144<", ">-144<"), r"say NROWS -144, which is no number of pixels\. Get the"),
-        (lambda p: replaced(tile(p), ">144<", ">144.5<"), r"say NROWS 144\.5, which is no number of pixels\. Get the"),
+        (lambda p: replaced(tile(p), ">144<", ">-144<"), r"say NROWS -144, which is no number of pixels of a tile"),
+        (lambda p: replaced(tile(p), ">144<", ">144.5<"), r"say NROWS 144\.5, which is no number of pixels"),
+        (
+            lambda p: replaced(tile(p), ">144<", ">1e7<"),
+            r"say NROWS 1e\+07, which is no number of .*tile \(to 10980\)",
+        ),
+        (lambda p: replaced(tile(p), ">144<", ">1e300<"), r"say NROWS 1e\+300, which is no number of pixels of a tile"),
         (lambda p: replaced(tile(p), "EPSG:32632", "WGS84"), r"place it in 'WGS84', which is no EPSG code"),
         (
             lambda p: shutil.copytree(next(p.glob("GRANULE/*")), p / "GRANULE" / "another"),
@@ -434,6 +439,63 @@ def test_what_is_no_whole_product_is_refused(change, said, products, tmp_path):
     change(path)
     with pytest.raises(SourceError, match=said):
         open_safe(path)
+
+
+@pytest.mark.parametrize("around", ["", "download/", "a/b/c/"])
+def test_a_product_inside_of_folders_is_found(products, tmp_path, around):
+    """As where a zip was unpacked into a folder of its own name, or packed with the folders around it."""
+    product = broken(products, tmp_path)
+    with zipfile.ZipFile(tmp_path / "product.zip", "w") as archive:
+        for one in product.rglob("*"):
+            archive.write(one, f"{around}{product.name}/{one.relative_to(product)}")
+    np.testing.assert_array_equal(open_safe(tmp_path / "product.zip").B05, open_safe(product).B05)
+    if around.count("/") < 2:
+        outer = tmp_path / "outer" / product.name
+        shutil.copytree(product, outer / around / product.name)
+        np.testing.assert_array_equal(open_safe(outer).B05, open_safe(product).B05)
+
+
+def test_archives_that_cannot_be_read_say_how_to_unpack_them(products, tmp_path):
+    product = broken(products, tmp_path)
+    with zipfile.ZipFile(tmp_path / "windows.zip", "w") as archive:
+        for one in product.rglob("*"):
+            archive.write(one, f"{product.name}/{one.relative_to(product)}".replace("/", "\\"))
+    with pytest.raises(SourceError, match=r"packed with backslashes in its names.*Unpack it"):
+        open_safe(tmp_path / "windows.zip")
+    for kind in ("tar", "gztar"):
+        packed = shutil.make_archive(str(tmp_path / "packed"), kind, product.parent, product.name)
+        for opener in (open_safe, eosr.open_stac):
+            with pytest.raises(SourceError, match=r"is a tar archive, .*Unpack it \(tar xf\)"):
+                opener(packed)
+
+
+def test_metadata_that_unpack_to_gigabytes_are_not_read(products, tmp_path):
+    product = broken(products, tmp_path)
+    with main(product).open("ab") as file:
+        file.truncate(200_000_000)
+    packed = shutil.make_archive(str(tmp_path / "packed"), "zip", product.parent, product.name)
+    for path in (product, packed):
+        with pytest.raises(SourceError, match=r"MTD_MSIL2A\.xml in .* unpacks to 200 MB, which no metadata have"):
+            open_safe(path)
+
+
+def test_entities_in_metadata_that_grow_without_end_are_refused(products, tmp_path):
+    product = broken(products, tmp_path)
+    grown = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10}">' for n in range(1, 12))
+    main(product).write_text(f'<!DOCTYPE x [<!ENTITY e0 "lol">{grown}]><x>&e11;</x>')
+    with pytest.raises(SourceError, match="is damaged"):
+        open_safe(product)
+
+
+def test_a_folder_whose_name_is_not_utf_8_is_refused_in_a_sentence(products, tmp_path):
+    product = broken(products, tmp_path)
+    odd = Path(os.fsdecode(bytes(tmp_path) + b"/caf\xe9"))
+    try:
+        product.parent.rename(odd)
+    except OSError:
+        pytest.skip("this filesystem has names in UTF-8 only")
+    with pytest.raises(SourceError, match=r"name is not UTF-8, which GDAL needs; give the file or folder another name"):
+        open_safe(odd / product.name).B05.compute()
 
 
 def test_a_product_of_before_december_2016_is_told_apart(tmp_path):

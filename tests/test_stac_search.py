@@ -38,9 +38,13 @@ def catalogue(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def api(catalogue):
-    with stac_api(catalogue / "items.json") as url:
-        yield url
+def api(catalogue, tmp_path_factory):
+    """A real API of the same items, whose images are served too."""
+    path = tmp_path_factory.mktemp("served") / "items.json"
+    with serve(catalogue) as server:
+        path.write_text((catalogue / "items.json").read_text().replace(f'"{catalogue}', f'"{server.url}/ok'))
+        with stac_api(path) as url:
+            yield url
 
 
 def sources(kind, catalogue, request):

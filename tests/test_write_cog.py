@@ -16,6 +16,7 @@ import dask
 import numpy as np
 import pytest
 import rasterio
+import zarr
 from affine import Affine
 from rio_cogeo.cogeo import cog_info, cog_validate
 from test_write_zarr import scene, tiny_disk  # noqa: F401
@@ -302,3 +303,24 @@ def test_a_damaged_copy_is_found_before_it_appears(tmp_path, monkeypatch):
 
 if __name__ == "__main__":
     write_slowly(sys.argv[1])
+
+
+@pytest.mark.parametrize("kind", ["array", "damaged", "no dimensions", "two sizes", "time"])
+def test_a_zarr_of_another_program_is_refused_in_a_sentence(tmp_path, kind):
+    path = tmp_path / "foreign.zarr"
+    if kind == "array":
+        zarr.save_array(path, np.ones((6, 6), np.uint16), zarr_format=3)
+    else:
+        group = zarr.open_group(path, mode="w", zarr_format=3)
+        named = None if kind == "no dimensions" else ["y20", "x20"]
+        for band, side in {"B05": 6, "B06": 5 if kind == "two sizes" else 6}.items():
+            group.create_array(band, shape=(side, 6), dtype="u2", dimension_names=named)
+        if kind == "time":
+            time = group.create_array("time", shape=(1,), dtype="i8", dimension_names=["time"])
+            time.attrs["units"] = "days since yesterday"
+        if kind == "damaged":
+            (path / "zarr.json").write_text("{")
+    with pytest.raises(
+        OutputError, match=r"foreign\.zarr is no store that eosr wrote: .*Give the path that eosr\.to_zarr"
+    ):
+        to_cog(path, tmp_path / "out")

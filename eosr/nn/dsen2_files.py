@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import warnings
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from functools import reduce
@@ -37,6 +38,10 @@ LEVELS_OF: Final = {
     "21cd7ad53d07379412ef134909b59f489b1ac0a2932e3cebb54fb864dd52f37c": ("L1C",),
     "bea06224f2865897a8ac6fbae7763852342459043c572c018c876a65a7fe3c58": ("L2A",),
 }
+#: Largest code and largest archive of TorchScript, and most numbers of a kernel, that can be DSen2's.
+_CODE: Final = 10_000_000
+_ALL: Final = 1_000_000_000
+_KERNEL: Final = 10_000_000
 _HDF5: Final = b"\x89HDF\r\n\x1a\n"
 _ZIP: Final = b"PK\x03\x04"
 
@@ -81,7 +86,7 @@ def read_dsen2(path: Path) -> Dsen2Generator:
         return _generator(layers, scaling).eval().requires_grad_(False)
     except (
         ArithmeticError, AttributeError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError,
-        zipfile.BadZipFile,
+        zipfile.BadZipFile, zlib.error,
     ) as error:  # fmt: skip
         if isinstance(error, MissingExtraError):
             raise
@@ -153,6 +158,8 @@ def _convolution(group: Any, name: str) -> Layer:
     arrays.sort(key=lambda array: -array.ndim)
     if [array.ndim for array in arrays] != [4, 1]:
         raise ValueError(f"layer {name} is no convolution with a bias")
+    if max(array.size for array in arrays) > _KERNEL:
+        raise ValueError(f"layer {name} has {max(array.size for array in arrays)} numbers, which DSen2 does not have")
     kernel, bias = (torch.from_numpy(np.asarray(array)) for array in arrays)
     # Keras keeps (rows, columns, in, out), whatever order the channels of the images have.
     return kernel.permute(3, 2, 0, 1), bias
@@ -189,12 +196,16 @@ def _code(path: Path) -> list[str]:
 
 
 def _from_torchscript(path: Path) -> tuple[list[Layer], float]:
+    code = _code(path)
     with zipfile.ZipFile(path) as archive:
+        sizes = {one.filename: one.file_size for one in archive.infolist()}
+        if sum(sizes[name] for name in code) > _CODE or sum(sizes.values()) > _ALL:
+            raise ValueError(f"it unpacks to {sum(sizes.values()) / 1e6:.0f} MB, which DSen2 does not have")
         spoilt = archive.testzip()  # torch does not look at the checksums of tensors
         if spoilt:
             raise ValueError(f"{spoilt} in it has another checksum")
         # The one thing that torch runs on loading.
-        if any(b"__setstate__" in archive.read(name) for name in _code(path)):
+        if any(b"__setstate__" in archive.read(name) for name in code):
             raise ValueError("its code would run on loading")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # torch 2.13 deprecates TorchScript as a whole

@@ -12,23 +12,25 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_type_hints
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from eosr.bands import BANDS_20M, BANDS_60M, check_bands
+from eosr.bands import BANDS, BANDS_20M, BANDS_60M, check_bands
 from eosr.durable import put
 from eosr.errors import WeightsError
 from eosr.nn.dsen2 import FINE_BANDS, SCALE, Dsen2Generator
-from eosr.nn.kinds import Generator, build_generator
+from eosr.nn.kinds import Generator, build_generator, config_type
 from eosr.nn.weights_files import SHIPPED as SHIPPED
 from eosr.nn.weights_files import file_checksum as file_checksum
 from eosr.nn.weights_files import weights_path as weights_path
 
 #: Version of the layout of the metadata.
 FORMAT: Final = 1
+#: What any number of a configuration may be.
+_SMALL: Final = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +139,7 @@ def read_about(path: Path) -> dict[str, Any]:
         ) from error
     try:
         about = json.loads(metadata["eosr"])
-    except (KeyError, json.JSONDecodeError):
+    except (KeyError, json.JSONDecodeError, RecursionError):
         raise WeightsError(
             f"{path} is a safetensors file, but not one of eosr: it lacks the 'eosr' record of configuration and "
             "normalisation. Write it with eosr-train or eosr.nn.weights.save_weights."
@@ -177,7 +179,7 @@ def load_weights(source: str | os.PathLike[str]) -> Weights:
         return _published(read_dsen2(path), path)
     about = read_about(path)
     try:
-        generator = build_generator(about["kind"], about["config"])
+        generator = _generator(about["kind"], about["config"], path)
         normalization = _normalization(about["normalization"], generator)
         _fill(generator, path)
         return Weights(
@@ -185,7 +187,10 @@ def load_weights(source: str | os.PathLike[str]) -> Weights:
             provenance=Provenance(**about["provenance"]), levels=tuple(about["levels"]),
             degradations=tuple(about["degradations"]), checksum=file_checksum(path),
         )  # fmt: skip
-    except (KeyError, AttributeError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+    except (
+        ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, TypeError, ValueError, RuntimeError,
+        SafetensorError,
+    ) as error:  # fmt: skip
         reason = f"its record lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:200]
         raise WeightsError(f"{path} contradicts itself: {reason}. Copy it again, or retrain.") from error
 
@@ -210,6 +215,30 @@ def _published(generator: Dsen2Generator, path: Path) -> Weights:
     )  # fmt: skip
 
 
+def _generator(kind: str, settings: Mapping[str, Any], path: Path) -> Generator:
+    """Build the generator of a file: first without memory, to see that the tensors of the file are its own.
+
+    Every number in a configuration is a width, which a tensor has, or a count of parts, each with tensors, or small.
+    """
+    with safe_open(path, framework="pt") as file:
+        shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - not a mapping
+    most = max([_SMALL, len(shapes), *(side for shape in shapes.values() for side in shape)])
+    hints = get_type_hints(config_type(kind))
+    for name, value in settings.items():
+        if hints.get(name) is int and (type(value) is not int or not 0 <= value <= most):
+            raise ValueError(f"{name} is {value!r}, which its tensors do not have")
+        if hints.get(name) is float and (type(value) not in (int, float) or not math.isfinite(value)):
+            raise ValueError(f"{name} is {value!r}, which is no number")
+    parts = math.prod(settings.get(name, 1) for name in ("stages", "groups", "blocks"))
+    if parts > max(_SMALL, len(shapes)):
+        raise ValueError(f"it has {parts} parts by its configuration, and {len(shapes)} tensors")
+    if settings.get("factor", 2) not in (2, 6):
+        raise ValueError(f"factor is {settings['factor']}; bands of 20 m have 2, those of 60 m 6")
+    with torch.device("meta"):
+        build_generator(kind, settings).load_state_dict({name: torch.empty(shape) for name, shape in shapes.items()})
+    return build_generator(kind, settings)
+
+
 def _normalization(record: Mapping[str, Any], generator: Generator) -> Normalization:
     """Read the normalisation and hold it against the widths of the generator."""
     values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in record.items()}
@@ -224,6 +253,9 @@ def _normalization(record: Mapping[str, Any], generator: Generator) -> Normaliza
         names = check_bands(getattr(normalization, f"{group}_bands"))
         if len(names) != width:
             raise ValueError(f"{len(names)} {group} bands are named, its generator takes {width}")
+    sizes = {BANDS[name].gsd for name in normalization.target_bands}
+    if sizes != {10 * generator.config.factor}:
+        raise ValueError(f"factor is {generator.config.factor}, its bands have pixels of {sorted(sizes)} m")
     return normalization
 
 

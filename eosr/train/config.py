@@ -33,6 +33,8 @@ def load_config(path: Path) -> TrainConfig:
     """
     try:
         table = tomllib.loads(path.read_text())
+    except RecursionError:
+        raise TrainingError(f"{path} is nested too deep for a configuration. Correct it.") from None
     except FileNotFoundError:
         raise TrainingError(f"there is no configuration {path}. Name a TOML file.") from None
     except (OSError, UnicodeDecodeError) as error:

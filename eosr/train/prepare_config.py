@@ -99,6 +99,8 @@ def load_prepare_config(path: Path) -> PrepareConfig:
     """
     try:
         table = tomllib.loads(path.read_text())
+    except RecursionError:
+        raise TrainingError(f"{path} is nested too deep for a configuration. Correct it.") from None
     except FileNotFoundError:
         raise TrainingError(f"there is no configuration {path}. Name a TOML file.") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

@@ -5,6 +5,7 @@ import os
 import pickle
 import resource
 import struct
+import zipfile
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from eosr.errors import WeightsError
+from eosr.nn.kinds import build_generator
 from eosr.nn.study import StudyConfig, StudyGenerator
 from eosr.nn.weights import SHIPPED, file_checksum, load_weights, save_weights
 from nn.made import inputs_of, scatter, small_generator, small_weights
@@ -140,6 +142,40 @@ def test_a_safetensors_file_of_somebody_else_is_refused(metadata, tmp_path):
 def test_another_format_is_refused(version, path):
     text = refusal(rewritten(path, lambda about: about.update(format=version)))
     assert f"has format {version!r}; this eosr reads format 1. Upgrade eosr, or retrain." in text
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"features": 20_000}, {"features": 2**70}, {"stages": 1_000_000}, {"blocks": 1_000_000}, {"blocks": -1},
+        {"stages": 90, "blocks": 90}, {"features": 1e300}, {"features": "64"}, {"features": True}, {"expansion": 99},
+        {"fine_guides": 10**9}, {"factor": 0}, {"factor": 3}, {"factor": 6}, {"factor": 10**9}, {"factor": None},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_configuration_that_the_tensors_cannot_have_is_refused_before_memory_is_taken(path, config, monkeypatch):
+    """On the device of torch that holds no numbers: made in earnest, 20,000 features are 8.8 GB."""
+    built = []
+
+    def seen(*told):
+        built.append(torch.empty(0).device.type)
+        return build_generator(*told)
+
+    monkeypatch.setattr("eosr.nn.weights.build_generator", seen)
+    text = refusal(rewritten(path, lambda about: about["config"].update(config)))
+    assert "contradicts itself" in text
+    assert config == {"factor": 6} or "cpu" not in built
+
+
+def test_a_record_nested_without_end_is_refused(path):
+    save_file(load_file(path), path, metadata={"eosr": "[" * 100_000})
+    assert "not one of eosr: it lacks the 'eosr' record" in refusal(path)
+
+
+def test_a_torchscript_archive_with_gigabytes_of_code_is_not_read(tmp_path):
+    with zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb/code/a.py", b" " * 20_000_000)
+    assert "unpacks to 20 MB, which DSen2 does not have" in refusal(tmp_path / "bomb.pt")
 
 
 def test_a_record_that_is_no_table_is_refused(path):

@@ -68,6 +68,10 @@ def test_a_file_that_is_no_toml_is_refused_with_its_line(write):
     assert "line 2" in text
 
 
+def test_a_file_nested_without_end_is_refused(write):
+    assert "nested too deep for a configuration" in refusal(write("a = " + "[" * 100_000))
+
+
 def test_a_configuration_without_a_name_is_refused(write):
     assert "'name'. Add the missing key." in refusal(write("steps = 7\n"))
 
