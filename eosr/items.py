@@ -15,11 +15,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from eosr.bands import BANDS, QUANTIFICATION, TILE_SIDE, bands_of, check_bands
 from eosr.errors import BandError, GridError, RadiometryError, SourceError
 from eosr.radiometry import offset_of
+from eosr.stac_plain import checked, moment
 from eosr.stac_records import Asset, Scene
 
 #: Asset keys that name a band by colour.
@@ -81,8 +83,8 @@ def read_item(
     RadiometryError
         If the offset cannot be told.
     """
-    properties = _check_item(item)
-    name = str(item["id"])
+    item = checked(item)
+    properties, name = item["properties"], str(item["id"])
     product = _product(item, properties)
     level = _level(item, properties, product)
     ours = _made_by_eosr(properties)
@@ -119,20 +121,6 @@ def read_item(
     )
 
 
-def _check_item(item: Mapping[str, Any]) -> Mapping[str, Any]:
-    if not isinstance(item, Mapping) or item.get("type") != "Feature":
-        kind = item.get("type", "no type") if isinstance(item, Mapping) else type(item).__name__
-        raise SourceError(f"a STAC item is a Feature, this is {kind!r}. Give an item, a catalogue or an API's URL.")
-    for key in ("id", "properties", "assets"):
-        if not item.get(key):
-            raise SourceError(
-                f"item {item.get('id', 'without id')} has no {key}, so it is a fragment of an item. Fetch the whole "
-                "item from its catalogue, e.g. with pystac.Item.from_file(url)."
-            )
-    properties: Mapping[str, Any] = item["properties"]
-    return properties
-
-
 def _product(item: Mapping[str, Any], properties: Mapping[str, Any]) -> str:
     names = (properties.get("s2:product_uri"), properties.get("sentinel:product_id"), item["id"])
     texts = [str(name).removesuffix(".SAFE") for name in names if name]
@@ -160,12 +148,17 @@ def _datetime(properties: Mapping[str, Any], name: str) -> str:
     stated = properties.get("datetime") or properties.get("start_datetime")
     if not stated:
         raise SourceError(f"item {name} has no datetime. Add it: item['properties']['datetime'] = '2023-06-01T10:15Z'.")
-    return str(stated)
+    try:
+        return f"{moment(stated):%Y-%m-%dT%H:%M:%S.%fZ}"
+    except ValueError:
+        remedy = "Write it so: item['properties']['datetime'] = '2023-06-01T10:15:00Z'."
+        raise SourceError(f"item {name} has datetime {stated!r}, which is not ISO 8601. {remedy}") from None
 
 
 def tile_of(item: Mapping[str, Any]) -> str:
     """MGRS tile of a STAC item, e.g. ``"32TQM"``; ``""`` if it does not say."""
-    properties = _check_item(item)
+    item = checked(item)
+    properties = item["properties"]
     product = _product(item, properties)
     texts = [properties.get("s2:mgrs_tile"), str(properties.get("grid:code") or "").removeprefix("MGRS-")]
     match = _PRODUCT.match(product)
@@ -179,11 +172,11 @@ def tile_of(item: Mapping[str, Any]) -> str:
 
 def _datatake(properties: Mapping[str, Any], product: str) -> str:
     match = _PRODUCT.match(product)
-    if match:
-        return match[2]
-    stated = str(properties.get("s2:datatake_id") or properties.get("eopf:datatake_id") or "")
+    stated = match[2] if match else str(properties.get("s2:datatake_id") or properties.get("eopf:datatake_id") or "")
     found = re.search(r"\d{8}T\d{6}", stated)
-    return found[0] if found else ""
+    with suppress(ValueError):  # digits that are not a time name no datatake
+        return f"{moment(found[0]):%Y%m%dT%H%M%S}" if found else ""
+    return ""
 
 
 def _datastrip(properties: Mapping[str, Any]) -> str:
@@ -283,7 +276,7 @@ def _epsg(asset: Mapping[str, Any], properties: Mapping[str, Any], name: str) ->
     for source in (asset, properties):
         code = source.get("proj:code") or source.get("proj:epsg")
         if code:
-            number = re.fullmatch(r"(?:EPSG:)?(\d+)", str(code), re.IGNORECASE)
+            number = re.fullmatch(r"(?:EPSG:)?(\d{4,6})(?:\.0)?", str(code), re.IGNORECASE)  # in tables a float
             if number:
                 return int(number[1])
             raise SourceError(f"item {name} is in {code!r}; only EPSG codes can be opened. Sentinel-2 tiles have one.")
@@ -377,9 +370,17 @@ def _declared_offset(item: Mapping[str, Any], found: Mapping[str, Asset], name: 
     for band, file in found.items():
         asset = item["assets"][file.key]
         stated = {key.removeprefix("raster:"): value for key, value in {**_raster(asset), **asset}.items()}
-        scale, offset = stated.get("scale"), stated.get("offset")
+        try:
+            scale, offset = (
+                float(stated[key]) if stated.get(key) is not None else math.nan for key in ("scale", "offset")
+            )
+        except (TypeError, ValueError):
+            raise RadiometryError(
+                f"{band} of item {name} states scale {stated.get('scale')!r} and offset {stated.get('offset')!r}, which"
+                " are no numbers. Say what holds: offset=-1000 or offset=0."
+            ) from None
         # A scale of 1 with an offset of 0 is what generic tools write into every item: no statement.
-        if scale and offset is not None and math.isclose(scale * QUANTIFICATION, 1, rel_tol=1e-6):
+        if math.isfinite(offset) and math.isclose(scale * QUANTIFICATION, 1, rel_tol=1e-6):
             declared.setdefault(round(offset / scale), band)
     if len(declared) > 1:
         values = ", ".join(f"{value} DN ({band})" for value, band in declared.items())

@@ -165,9 +165,19 @@ def by_tile(items: Sequence[Item]) -> dict[str, list[Item]]:
 
 
 def of_tile(items: Sequence[Item], tile: str) -> list[Item]:
-    """Items of one MGRS tile, however it is written: ``"32TQM"``, ``"T32TQM"``, ``"5VNK"``."""
+    """Items of one MGRS tile, however it is written: ``"32TQM"``, ``"T32TQM"``, ``"5VNK"``.
+
+    What cannot be read stays: who opens it says why.
+    """
     wanted = str(tile).upper().removeprefix("T").zfill(5)
-    return [item for item in items if tile_of(item) == wanted]
+
+    def is_of_it(item: Item) -> bool:
+        try:
+            return tile_of(item) == wanted
+        except SourceError:
+            return True
+
+    return [item for item in items if is_of_it(item)]
 
 
 def _check_chunks(chunks: int) -> int:
@@ -215,7 +225,9 @@ def _project(box: BBox, source: Any, target: Any) -> BBox:
     to_x, to_y = transformer.transform(x, y)
     if not (np.isfinite(to_x).all() and np.isfinite(to_y).all()):
         return math.nan, math.nan, math.nan, math.nan
-    return float(to_x.min()), float(to_y.min()), float(to_x.max()), float(to_y.max())
+    over = target == LONLAT and np.ptp(to_x) > 180  # on both sides of the antimeridian: west > east
+    to_x = np.where(over & (to_x < 0), to_x + 360, to_x)
+    return float(to_x.min()), float(to_y.min()), float(to_x.max()) - 360 * bool(over), float(to_y.max())
 
 
 def _window(scene: Scene, window: BBox | None, bbox_crs: str) -> BBox:

@@ -30,6 +30,7 @@ ROOM_OF = {
     "masks": "grid",
     "foreign": "stac", "foreign_layers": "stac", "foreign_pixels": "stac",
     "items": "stac", "rasters": "stac", "stac_acquisitions": "stac", "stac_conditions": "stac", "stac_entry": "stac",
+    "stac_plain": "stac",
     "stac_records": "stac", "stac_search": "stac", "stac_web": "stac", "stac_engines": "stac", "stac_odc": "stac",
     "product": "write", "product_collection": "write", "write_blocks": "write", "write_cog": "write",
     "write_delivery": "write", "write_layout": "write", "write_order": "write", "write_zarr": "write",
