@@ -62,7 +62,8 @@ SAME_LEVEL = {
     "nn": {"durable"},  # weights are whole or not there
     "safe": {"stac", "durable"},  # a product is opened as the item it would be; staged files are whole or not there
     "cost": {"write"},  # the progress bar
-    "write": {"cores", "durable", "locks"},  # as many files at a time; on the disk before they have a name
+    # as many files at a time; on the disk before they have a name; one reading of ISO 8601
+    "write": {"cores", "durable", "locks", "stac"},
     "evaluate": {"superresolve", "methods", "tiling"},  # it scores what superresolve makes of what was chosen
     "exhibits": {"superresolve", "evaluate", "methods", "report"},  # it shows what evaluate scores
     "batch": {"superresolve"},  # it makes of many scenes what superresolve makes of one
