@@ -18,7 +18,7 @@ from eosr.degrade import DEGRADATIONS, as_float_with_nan
 from eosr.errors import BandError, DegradationError, GridError, RadiometryError
 from eosr.grid import check_chunks, check_nested, group_of, with_grid_mappings
 from eosr.methods import Choice, Method, choose_methods
-from eosr.radiometry import for_its_times
+from eosr.radiometry import check_stated, for_its_times
 from eosr.tiles import STEP, Found, TileTask, as_dtype
 from eosr.tiling import check_size, count_windows, find_passes, plan_tasks, sharpen_group
 
@@ -198,9 +198,8 @@ def _planned(
     operator = operator_of(ds, degradation)
     if consistency is None:
         consistency = choice.learned
-    level = str(ds.attrs.get("level", ""))
     for each in methods:
-        each.check(level=level, degradation=operator)
+        each.check(level=ds.attrs["level"], degradation=operator)
     tasks = [
         plan_tasks(ds, each, operator, consistency=consistency, dtype=dtype, stages=stages) for each in methods
     ]  # fmt: skip
@@ -261,11 +260,7 @@ def _delivered(ds: xr.Dataset, results: dict[str, xr.DataArray], asked: dict[str
 
 
 def _check_arguments(ds: xr.Dataset, *, dtype: Any, chunks: Any, consistency: Any) -> str:
-    if not isinstance(ds, xr.Dataset):
-        raise GridError(
-            f"superresolve needs a Dataset with one variable per band, not a {type(ds).__name__}. "
-            "Open one with eosr.open_stac, or build it with eosr.grid.from_arrays."
-        )
+    check_stated(ds, "superresolve")
     name = dtype if isinstance(dtype, str) else getattr(dtype, "__name__", str(dtype))
     if name not in DTYPES:
         raise RadiometryError(f"dtype {name!r} is not offered. Use one of {', '.join(map(repr, DTYPES))}.")

@@ -123,7 +123,9 @@ def test_reflectance_is_not_converted_twice_and_needs_a_recorded_offset():
     with pytest.raises(RadiometryError, match="does not hold reflectance"):
         to_digital_numbers(ds)
     del ds.attrs["radiometric_offset"]
-    with pytest.raises(RadiometryError, match=r"no attribute radiometric_offset. Set it: ds.attrs"):
+    with pytest.raises(
+        RadiometryError, match=r"no attribute radiometric_offset; .* ds.attrs \|= {'radiometric_offset': -1000}"
+    ):
         to_reflectance(ds)
     ds.attrs["radiometric_offset"] = [0, -1000]
     with pytest.raises(RadiometryError, match="holds 2 numbers for no times"):
@@ -195,7 +197,8 @@ def test_items_follow_their_images_and_a_mosaicked_day_keeps_all_of_its():
 def test_an_image_of_a_time_that_was_not_recorded_is_never_given_the_offset_of_another():
     moved = series().assign_coords(time=np.array(["2021-06-01", "2023-06-01"], "datetime64[ns]"))
     with pytest.raises(
-        RadiometryError, match=r"differs between the images, and the time 2021-06-01T00:00:00.000000 is not"
+        RadiometryError,
+        match=r"the time 2021-06-01T00:00:00.000000 is not among those that the attribute times records",
     ):
         to_reflectance(moved)
 
