@@ -19,7 +19,8 @@ from eosr.foreign_layers import common_window, layers_of, projection_of, split, 
 from eosr.foreign_pixels import native
 from eosr.grid import from_arrays
 from eosr.items import band_of
-from eosr.radiometry import listed, offset_of
+from eosr.offset import offset_of
+from eosr.radiometry import listed
 
 #: Attributes taken over from the sources.
 _TOLD: Final = ("platform", "processing_baseline", "tile", "item_ids")

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from eosr.bands import BANDS, QUANTIFICATION, bands_of, check_bands
 from eosr.errors import BandError, GridError, RadiometryError, SourceError
-from eosr.radiometry import offset_of
+from eosr.offset import offset_of, whole_offset
 from eosr.stac_records import Asset, Scene
 
 #: Asset keys that name a band by colour.
@@ -57,7 +57,7 @@ def read_item(
     bands : sequence of str, optional
         Bands that must be there. Default: every band of the processing level (for items made by eosr: what they have).
     offset : "auto", "none" or int
-        See `eosr.radiometry.offset_of`.
+        See `eosr.offset.offset_of`.
     prefer : str, optional
         Name of the alternate href to use where an asset offers it (``"https"``, ``"s3"``). Default: the asset's own.
 
@@ -90,8 +90,10 @@ def read_item(
     if ours and offset == "auto":
         # What eosr recorded when it made the product overrules every rule: the user may have forced it then.
         recorded = provenance.get("radiometric_offset")
-        offset = recorded if isinstance(recorded, int) else offset
-    declared = _declared_offset(item, found, name) if offset == "auto" else None
+        offset = offset if recorded is None else whole_offset(recorded, "eosr:provenance of radiometric_offset")
+    auto = offset == "auto"
+    declared = _declared_offset(item, found, name) if auto else None
+    applied = _applied(properties) if auto else None
     return Scene(
         id=name,
         collection=str(item.get("collection") or ""),
@@ -102,9 +104,7 @@ def read_item(
         product=product,
         datatake=_datatake(properties, product),
         processing_baseline=baseline,
-        offset=offset_of(
-            baseline, declared=declared, applied=_applied(properties), policy=offset, where=f"item {name}"
-        ),
+        offset=offset_of(baseline, declared=declared, applied=applied, policy=offset, where=f"item {name}"),
         epsg=epsg,
         bounds=_common_bounds(name, found),
         sharpened=sharpened,
@@ -194,7 +194,22 @@ def _baseline(properties: Mapping[str, Any], product: str) -> str:
 
 def _applied(properties: Mapping[str, Any]) -> bool | None:
     keys = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied")
-    return next((bool(properties[key]) for key in keys if key in properties), None)
+    said = {key: _flag(key, properties[key]) for key in keys if properties.get(key) is not None}
+    if len({*said.values()}) > 1:
+        raise RadiometryError(f"{' and '.join(said)} contradict each other. Say one: offset=-1000 or offset=0.")
+    return next(iter(said.values()), None)
+
+
+def _flag(key: str, value: Any) -> bool:
+    """A flag, also from a table or a GIS, where it is text or a number."""
+    known = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
+    word = str(value).strip().lower()
+    if word not in known:
+        raise RadiometryError(
+            f"{key} is {value!r}, neither true nor false, so the offset is not known. Say it: offset=-1000 where it is "
+            "still in the pixels, offset=0 where it was taken out."
+        )
+    return known[word]
 
 
 def _made_by_eosr(properties: Mapping[str, Any]) -> bool:
@@ -240,7 +255,7 @@ def band_of(key: str, asset: Mapping[str, Any]) -> str | None:
     >>> band_of("red-jp2", {}), band_of("B8A_20m", {}), band_of("visual", {"eo:bands": [{"name": "B04"}] * 3})
     ('B04', 'B8A', None)
     """
-    described = asset.get("bands") or asset.get("eo:bands") or []
+    described = _listed(asset, "bands") or _listed(asset, "eo:bands")
     roles = asset.get("roles") or ()
     # A store is no file with one band, also where it holds one.
     if (
@@ -250,7 +265,9 @@ def band_of(key: str, asset: Mapping[str, Any]) -> str | None:
     ):
         return None
     by_key = _band_named(key)
-    by_name = _band_named(str(described[0].get("name", ""))) if described else None
+    # Before STAC 0.8 bands were numbered: those say nothing about which one it is.
+    named = described[0].get("name", "") if described and isinstance(described[0], Mapping) else ""
+    by_name = _band_named(str(named))
     if by_key and by_name and by_key != by_name:
         raise SourceError(f"asset {key!r} is named after {by_key} but says it holds {by_name}. Correct the item.")
     return by_key or by_name
@@ -306,8 +323,13 @@ def _href(asset: Mapping[str, Any], prefer: str | None) -> str:
 
 
 def _raster(asset: Mapping[str, Any]) -> Mapping[str, Any]:
-    described = asset.get("raster:bands") or asset.get("bands") or []
-    return described[0] if len(described) == 1 else {}
+    described = _listed(asset, "raster:bands") or _listed(asset, "bands")
+    return described[0] if len(described) == 1 and isinstance(described[0], Mapping) else {}
+
+
+def _listed(asset: Mapping[str, Any], key: str) -> list[Any]:
+    """A list of an asset, empty where it holds none."""
+    return value if isinstance(value := asset.get(key), list) else []
 
 
 def _wanted(
@@ -338,9 +360,20 @@ def _declared_offset(item: Mapping[str, Any], found: Mapping[str, Asset], name: 
     for band, file in found.items():
         asset = item["assets"][file.key]
         stated = {key.removeprefix("raster:"): value for key, value in {**_raster(asset), **asset}.items()}
-        scale, offset = stated.get("scale"), stated.get("offset")
+        try:
+            scale, offset = (None if stated.get(key) is None else float(stated[key]) for key in ("scale", "offset"))
+        except (TypeError, ValueError):
+            raise RadiometryError(
+                f"{band} of item {name} states scale {stated.get('scale')!r} and offset {stated.get('offset')!r}, which"
+                " are no numbers. Say what holds: offset=-1000 or offset=0."
+            ) from None
         # A scale of 1 with an offset of 0 is what generic tools write into every item: no statement.
-        if scale and offset is not None and math.isclose(scale * QUANTIFICATION, 1, rel_tol=1e-6):
+        if (
+            scale
+            and offset is not None
+            and math.isfinite(offset)
+            and math.isclose(scale * QUANTIFICATION, 1, rel_tol=1e-6)
+        ):
             declared.setdefault(round(offset / scale), band)
     if len(declared) > 1:
         values = ", ".join(f"{value} DN ({band})" for value, band in declared.items())

@@ -1,21 +1,10 @@
-"""Digital numbers <-> reflectance: which offset an image carries, and the order in which it is applied.
-
-Products of processing baseline 04.00 and later carry DN = 10000 * reflectance + 1000 (offset -1000); earlier ones carry
-none. The sensing date says nothing: the whole archive was reprocessed with baselines 05.xx. Metadata contradicts itself
-often enough [1]_ that the policy is an argument and its outcome is recorded in the attributes of the Dataset.
-
-References
-----------
-.. [1] Element84/earth-search issues 9, 66 and 71: items whose ``raster:bands`` offset or whose
-   ``earthsearch:boa_offset_applied`` do not describe their pixels.
-"""
+"""Digital numbers <-> reflectance: what a Dataset says of its numbers, and the order in which that is applied."""
 
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import dask.array as da
 import numpy as np
@@ -23,6 +12,7 @@ import xarray as xr
 
 from eosr.bands import BANDS, BASELINE_0400_OFFSET, LEVELS, NODATA, QUANTIFICATION, SATURATED
 from eosr.errors import GridError, RadiometryError
+from eosr.offset import whole_offset
 
 #: Pixels of a baseline 04.00 product stay above this in the darkest permille: 1000 minus noise and overcorrection [DN].
 DARKEST_WITH_OFFSET: Final = 900
@@ -32,94 +22,6 @@ PER_TIME: Final = ("platform", "processing_baseline", "radiometric_offset", "off
 DARK_BANDS: Final = ("B12", "B11")
 #: What a Dataset must state, with an example and the other choice.
 _STATED: Final = {"level": ("L2A", "or 'L1C'"), "radiometric_offset": (-1000, "0 before baseline 04.00")}
-
-
-class Offset(NamedTuple):
-    """Digital numbers to add to get 10000 * reflectance, and what says so."""
-
-    value: int
-    source: str
-
-
-def offset_of(
-    processing_baseline: str,
-    *,
-    declared: int | None = None,
-    applied: bool | None = None,
-    policy: str | int = "auto",
-    where: str = "the image",
-) -> Offset:
-    """Offset to add to digital numbers to get 10000 * reflectance [DN].
-
-    Parameters
-    ----------
-    processing_baseline : str
-        E.g. ``"05.11"``; ``""`` if unknown.
-    declared : int, optional
-        Offset that the metadata of the assets state [DN].
-    applied : bool, optional
-        Whether the metadata say that the offset was already taken out of the pixels.
-    policy : "auto", "none" or int
-        ``"none"`` and numbers overrule every metadata. ``"auto"`` asks, in this order: is the offset said to be taken
-        out (then 0)? is the baseline older than 04.00 (then 0, whatever the assets declare: they repeat -0.1 for old
-        scenes too)? is it said not to be taken out (then -1000)? what do the assets declare? else -1000 from 04.00 on.
-    where : str
-        What the error names.
-
-    Raises
-    ------
-    RadiometryError
-        If nothing tells, or the policy is unknown.
-
-    Examples
-    --------
-    >>> offset_of("05.11")
-    Offset(value=-1000, source='processing baseline 05.11')
-    >>> offset_of("05.11", declared=-1000, applied=True).value
-    0
-    >>> offset_of("02.12", declared=-1000).value
-    0
-    """
-    if isinstance(policy, str) and policy.lstrip("+-").isdigit():
-        policy = int(policy)
-    if policy == "none":
-        return Offset(0, "offset='none'")
-    if not isinstance(policy, str):
-        return Offset(_whole(policy), f"offset={_whole(policy)}")
-    if policy != "auto":
-        raise RadiometryError(f"offset={policy!r} is no policy. Use 'auto', 'none' or a number of DN such as -1000.")
-    baseline = _baseline(processing_baseline, where)
-    if applied:
-        return Offset(0, "the item says that the offset is already applied")
-    if baseline is not None and baseline < 4:
-        return Offset(0, f"processing baseline {processing_baseline}")
-    if declared is not None and not (applied is False and baseline is not None):
-        return Offset(declared, "the offset that the assets declare")
-    if baseline is not None:
-        return Offset(BASELINE_0400_OFFSET, f"processing baseline {processing_baseline}")
-    raise RadiometryError(
-        f"{where} states neither a processing baseline nor an offset, so its digital numbers have no known zero. Say "
-        "it: offset=-1000 for baseline 04.00 and later, offset=0 for earlier ones."
-    )
-
-
-def _whole(policy: Any, what: str = "offset") -> int:
-    number = isinstance(policy, numbers.Real) and not isinstance(policy, bool | np.bool_)
-    if not number or not math.isfinite(policy) or policy != int(policy):
-        hint = "'auto', 'none' or e.g. -1000" if what == "offset" else "-1000, or 0 before baseline 04.00"
-        raise RadiometryError(f"{what}={policy!r} is no whole number of DN. Use {hint}.")
-    return int(policy)
-
-
-def _baseline(text: str, where: str) -> float | None:
-    if not text:
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        raise RadiometryError(
-            f"processing baseline {text!r} of {where} is no number like '05.11'. Say it: offset=-1000 or offset=0."
-        ) from None
 
 
 def check_dataset(ds: Any, where: str) -> None:
@@ -264,9 +166,9 @@ def offsets(ds: xr.Dataset) -> xr.DataArray | int:
                 f"radiometric_offset holds {len(recorded)} numbers for {ds.sizes.get('time', 'no')} times. "
                 "Give one number, or one per time."
             )
-        numbers = [_whole(one, "radiometric_offset") for one in listed(recorded)]
+        numbers = [whole_offset(one, "radiometric_offset") for one in listed(recorded)]
         return xr.DataArray(np.asarray(numbers, np.float32), dims="time", coords={"time": ds["time"]})
-    return _whole(recorded, "radiometric_offset")
+    return whole_offset(recorded, "radiometric_offset")
 
 
 def to_reflectance(ds: xr.Dataset) -> xr.Dataset:
@@ -382,7 +284,8 @@ def check_offset(ds: xr.Dataset, *, samples: int = 250_000) -> None:
         if claimed == BASELINE_0400_OFFSET and darkest < DARKEST_WITH_OFFSET:
             raise RadiometryError(
                 f"an offset of {int(claimed)} is recorded for image {index}, but a permille of the pixels of {band} "
-                f"lies below {darkest:.0f} DN: the offset was already taken out. Open the scene with offset=0."
+                f"lies below {darkest:.0f} DN: the offset seems to be taken out already. Open the scene with offset=0, "
+                f"or with offset={BASELINE_0400_OFFSET} if its ground is that dark."
             )
 
 

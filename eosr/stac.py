@@ -23,6 +23,7 @@ from eosr.bands import NODATA
 from eosr.errors import GridError, RadiometryError, SourceError
 from eosr.grid import from_arrays
 from eosr.items import CARRIED, read_item, tile_of
+from eosr.offset import baseline_number
 from eosr.stac_engines import ENGINES, can_read_s3, load
 from eosr.stac_records import Scene
 from eosr.stac_search import TIMEOUT, BBox, Item, find_items
@@ -76,7 +77,7 @@ def open_stac(
     chunks : int, optional
         Side of a chunk [10 m pixels], a multiple of 6. Default 1536, which is 768 and 256 for the other groups.
     offset : "auto", "none" or int
-        See `eosr.radiometry.offset_of`. Digital numbers are never changed; the offset is recorded.
+        See `eosr.offset.offset_of`. Digital numbers are never changed; the offset is recorded.
     sign : callable, optional
         Takes an href and returns the one to read, e.g. ``planetary_computer.sign``. Without it hrefs are read as they
         are: files that need signing open, and the first read says what is missing.
@@ -308,7 +309,9 @@ def _without_duplicates(scenes: Sequence[Scene]) -> tuple[list[Scene], list[str]
     product.
     """
     newest_first = sorted(scenes, key=lambda scene: scene.created, reverse=True)
-    best_first = sorted(newest_first, key=lambda scene: (-_number(scene.processing_baseline), scene.offset.value == 0))
+    best_first = sorted(
+        newest_first, key=lambda scene: (-(baseline_number(scene.processing_baseline) or 0), scene.offset.value == 0)
+    )
     kept: dict[tuple[str, ...], Scene] = {}
     baseline_of: dict[tuple[str, str], str] = {}
     dropped: list[str] = []
@@ -321,10 +324,6 @@ def _without_duplicates(scenes: Sequence[Scene]) -> tuple[list[Scene], list[str]
         else:
             kept[piece] = scene
     return list(kept.values()), sorted(dropped)
-
-
-def _number(baseline: str) -> float:
-    return float(baseline) if baseline.replace(".", "", 1).isdigit() else -1.0
 
 
 def _days(scenes: Sequence[Scene]) -> list[list[Scene]]:
