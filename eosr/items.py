@@ -361,19 +361,16 @@ def _declared_offset(item: Mapping[str, Any], found: Mapping[str, Asset], name: 
         asset = item["assets"][file.key]
         stated = {key.removeprefix("raster:"): value for key, value in {**_raster(asset), **asset}.items()}
         try:
-            scale, offset = (None if stated.get(key) is None else float(stated[key]) for key in ("scale", "offset"))
+            scale, offset = (
+                float(stated[key]) if stated.get(key) is not None else math.nan for key in ("scale", "offset")
+            )
         except (TypeError, ValueError):
             raise RadiometryError(
                 f"{band} of item {name} states scale {stated.get('scale')!r} and offset {stated.get('offset')!r}, which"
                 " are no numbers. Say what holds: offset=-1000 or offset=0."
             ) from None
         # A scale of 1 with an offset of 0 is what generic tools write into every item: no statement.
-        if (
-            scale
-            and offset is not None
-            and math.isfinite(offset)
-            and math.isclose(scale * QUANTIFICATION, 1, rel_tol=1e-6)
-        ):
+        if math.isfinite(offset) and math.isclose(scale * QUANTIFICATION, 1, rel_tol=1e-6):
             declared.setdefault(round(offset / scale), band)
     if len(declared) > 1:
         values = ", ".join(f"{value} DN ({band})" for value, band in declared.items())
