@@ -13,12 +13,12 @@ from typing import Any, Final
 import numpy as np
 import xarray as xr
 
+from eosr.band_names import band_named
 from eosr.bands import LEVELS
 from eosr.errors import BandError, GridError, RadiometryError
 from eosr.foreign_layers import common_window, layers_of, projection_of, split, times_of
 from eosr.foreign_pixels import native
 from eosr.grid import from_arrays
-from eosr.items import band_of
 from eosr.offset import offset_of
 from eosr.radiometry import listed
 
@@ -140,7 +140,7 @@ def from_xarray(
 def adopted(ds: xr.Dataset) -> xr.Dataset:
     """A Dataset with plain ``y`` and ``x`` that holds bands, through `from_xarray`; any other as it is."""
     plain = isinstance(ds, xr.Dataset) and {"y", "x"} <= set(ds.dims)
-    return from_xarray(ds) if plain and any(band_of(key, {}) for key, _ in split(ds)) else ds
+    return from_xarray(ds) if plain and any(band_named(key) for key, _, _ in split(ds)) else ds
 
 
 def _level(level: Any) -> str:

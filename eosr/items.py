@@ -17,19 +17,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from eosr.band_names import band_named
 from eosr.bands import BANDS, QUANTIFICATION, bands_of, check_bands
 from eosr.errors import BandError, GridError, RadiometryError, SourceError
 from eosr.offset import offset_of, whole_offset
 from eosr.stac_records import Asset, Scene
 
-#: Asset keys that name a band by colour.
-COLOURS: Final = {
-    "coastal": "B01", "blue": "B02", "green": "B03", "red": "B04", "rededge1": "B05", "rededge2": "B06",
-    "rededge3": "B07", "rededge071": "B05", "rededge075": "B06", "rededge078": "B07", "nir": "B08", "nir08": "B8A",
-    "nir09": "B09", "cirrus": "B10", "swir16": "B11", "swir22": "B12",
-}  # fmt: skip
-#: What keys carry behind the name of the band: pixel size, or file format.
-_SUFFIX: Final = re.compile(r"[_-](10m|20m|60m|jp2|tif)$", re.IGNORECASE)
 _LEVELS: Final = {"S2MSI1C": "L1C", "S2MSI2A": "L2A"}
 #: MMM_MSIXXX_start_Nxxyy_ROOO_Txxxxx_discriminator, the compact naming of December 2016; E. Search v0 drops ".SAFE".
 _PRODUCT: Final = re.compile(r"^S2[A-D]_MSI(L1C|L2A)_(\d{8}T\d{6})_N(\d{2})(\d{2})_R\d{3}_T(\d{2}[A-Z]{3})_\w+")
@@ -264,18 +257,13 @@ def band_of(key: str, asset: Mapping[str, Any]) -> str | None:
         or {"thumbnail", "overview", "metadata", "visual"} & set(roles)
     ):
         return None
-    by_key = _band_named(key)
+    by_key = band_named(key)
     # Before STAC 0.8 bands were numbered: those say nothing about which one it is.
     named = described[0].get("name", "") if described and isinstance(described[0], Mapping) else ""
-    by_name = _band_named(str(named))
+    by_name = band_named(str(named))
     if by_key and by_name and by_key != by_name:
         raise SourceError(f"asset {key!r} is named after {by_key} but says it holds {by_name}. Correct the item.")
     return by_key or by_name
-
-
-def _band_named(text: str) -> str | None:
-    stem = _SUFFIX.sub("", text)
-    return stem.upper() if stem.upper() in BANDS else COLOURS.get(stem.lower())
 
 
 def _epsg(asset: Mapping[str, Any], properties: Mapping[str, Any], name: str) -> int:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from eosr import __version__
+from eosr.band_names import check_not_nearly
 from eosr.bands import BANDS, BANDS_10M, NODATA, SHARP_BANDS, check_bands
 from eosr.degrade import DEGRADATIONS, as_float_with_nan
 from eosr.errors import BandError, DegradationError, GridError, RadiometryError
@@ -276,6 +277,7 @@ def _check_arguments(ds: xr.Dataset, *, dtype: Any, chunks: Any, consistency: An
             "or eosr.radiometry.to_digital_numbers(ds), and convert the answer."
         )
     _first_fine(ds)
+    check_not_nearly(map(str, ds.data_vars))
     return name
 
 
