@@ -37,7 +37,7 @@ def from_xarray(
     level: str | None = None,
     offset: str | float | Sequence[float] | None = None,
     crs: Any = None,
-    nodata: float | None = None,
+    nodata: float | str | None = "declared",
     **attrs: Any,
 ) -> xr.Dataset:
     """Multi-resolution Dataset from arrays with plain ``y`` and ``x``, lazily.
@@ -55,9 +55,10 @@ def from_xarray(
         ``"auto"``: the attribute ``radiometric_offset``.
     crs : anything pyproj reads, optional
         Default: ``spatial_ref``, or what stackstac and cubo note as ``epsg``.
-    nodata : float, optional
+    nodata : float or None
         What stands for no measurement in the sources, beside NaN. Default: what they declare as ``nodata``,
-        ``_FillValue`` or ``missing_value``, else 0. In the result it is 0.
+        ``_FillValue`` or ``missing_value``, else 0. None: nothing, so 0 was measured, as where values below 0 were
+        clipped, and becomes 1. In the result nodata is 0.
     **attrs
         Further attributes, e.g. ``platform="sentinel-2b"``. Default of ``platform``, ``processing_baseline``, ``tile``
         and ``item_ids``: what the sources say.

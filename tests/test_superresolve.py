@@ -184,9 +184,11 @@ def test_every_image_of_a_series_is_inverted_for_its_own_satellite(weights):
 
 @pytest.mark.parametrize(
     ("band", "lost"),
-    [("B03", {"B05", "B11", "B01", "B03"}), ("B05", {"B05", "B01"}), ("B01", {"B01"})],
+    [("B03", {"B03"}), ("B05", {"B05"}), ("B01", {"B01"})],
 )
-def test_nodata_is_lost_where_the_own_pixel_or_a_guide_is_and_nothing_beyond_the_reach(weights, band, lost):
+def test_nodata_is_where_the_own_pixel_is_and_one_guide_that_is_missing_changes_nothing_beyond_the_reach(
+    weights, band, lost
+):
     step = {"B03": 1, "B05": 2, "B01": 6}[band]
     rows, columns = slice(30, 60), slice(24, 54)  # fine pixels
     window = (slice(30 // step, 60 // step), slice(24 // step, 54 // step))
