@@ -47,7 +47,7 @@ def native(layer: Layer, window: tuple[float, float, float, float], nodata: Any 
     if inside.dtype.kind not in "iuf" or inside.dtype.itemsize == 1:
         picture = ", an 8-bit picture" if inside.dtype in ("uint8", "int8") else ""
         raise RadiometryError(
-            f"{layer.name} holds {inside.dtype}{picture}, no digital numbers. Load the original as uint16."
+            f"{layer.name} holds {inside.dtype}{picture}, no digital numbers. Load it as uint16, from the original."
         )
     if not isinstance(inside, da.Array):
         inside = da.from_array(inside, chunks=-1)

@@ -66,7 +66,8 @@ def superresolve(
     device : str
         ``"auto"`` (CUDA on workers that have it), ``"cpu"``, ``"cuda"``.
     dtype : str
-        ``"uint16"`` (rounded, 0 is nodata, valid values at least 1) or ``"float32"`` (NaN is nodata, nothing clipped).
+        ``"uint16"`` (rounded, 0 is nodata, valid values at least 1; projected, the answer is the nearest one with that
+        bound, see `eosr.consistency.lift_tile`) or ``"float32"`` (NaN is nodata, nothing clipped).
     chunks : int, optional
         Chunk of the output along ``y10`` and ``x10``. Default: the chunks of the 10 m bands.
 

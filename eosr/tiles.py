@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from eosr.bands import LARGEST, NODATA, SATURATED
 from eosr.baselines.passes import Sums, Tile
-from eosr.consistency import project_tile
+from eosr.consistency import lift_tile, project_tile
 from eosr.degrade import as_float_with_nan
 from eosr.gaps import fill_gaps
 from eosr.memory import give_back
@@ -78,6 +78,8 @@ class TileTask:
             self._mirror_edges(sharp, block_id)
             for i, (sigma, (values, factor)) in enumerate(zip(self.sigma, self._measured(given), strict=True)):
                 sharp[i] = project_tile(sharp[i], values, factor, sigma)
+                if self.dtype == "uint16":
+                    sharp[i] = lift_tile(sharp[i], factor, sigma, 1 + self.offset)
         answer = self._deliver(sharp, given)
         if not self.stages:
             return answer[None]
