@@ -23,7 +23,7 @@ from eosr.degrade import DEGRADATIONS
 from eosr.errors import DegradationError, GridError, OutputError, RadiometryError, WeightsError
 from eosr.grid import crop_to_multiple, group_of
 from eosr.patches import PatchFilter, patch_places, why_rejected
-from eosr.radiometry import check_dataset, for_its_times, listed, offsets
+from eosr.radiometry import check_stated, for_its_times, listed, offsets
 from eosr.superresolve import operator_of
 from eosr.write import Progress
 from eosr.write_blocks import reporting
@@ -161,7 +161,7 @@ def _check_numbers(*, steps: int, windows: int, learning_rate: float) -> None:
 
 
 def _one_time(ds: xr.Dataset) -> xr.Dataset:
-    check_dataset(ds, "adapt")
+    check_stated(ds, "adapt")
     if ds.attrs.get("quantity") == "reflectance":
         raise RadiometryError(
             "the Dataset holds reflectance; adapt works on digital numbers. Give it the Dataset of open_stac, or "

@@ -25,6 +25,9 @@ QUANTIFICATION: Final = 10000
 TILE_SIDE: Final = 109_800
 #: The digital number that means "no measurement" in L1C and L2A.
 NODATA: Final = 0
+#: The largest digital number: the instrument's products have 15 bits. What lies between this and `SATURATED` is a
+#: negative number that wrapped around where somebody took an offset off in uint16.
+LARGEST: Final = 32767
 #: The digital number that means "saturated" in the metadata of L1C and L2A.
 SATURATED: Final = 65535
 #: Offset of processing baselines 04.00 and later: reflectance = (DN + OFFSET) / QUANTIFICATION [DN].

@@ -33,7 +33,7 @@ from eosr.durable import put_text
 from eosr.errors import EosrError
 from eosr.locks import take
 from eosr.memory import keep_freed_memory
-from eosr.radiometry import check_not_empty
+from eosr.radiometry import check_not_empty, check_offset
 from eosr.write import deliver
 from eosr.write_delivery import STORE
 from eosr.write_layout import is_full
@@ -220,6 +220,8 @@ def _made(task: SceneTask) -> SceneResult:
     (task.target / RECORD).unlink(missing_ok=True)
     ds = open_scene(task.items, config)
     check_not_empty(ds)
+    if config.offset == "auto":
+        check_offset(ds)
     # An unfinished run of the same is taken up all the same; what else lies there is damaged, or of other items.
     made = deliver(sharpened(ds, config), task.target, format=config.format, overwrite=True)
     item = str(made.items[0].relative_to(folder)) if made.items else ""

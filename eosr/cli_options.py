@@ -111,8 +111,11 @@ def device(text: str) -> str:
 
 
 def open_source(options: argparse.Namespace) -> Any:
-    """Open the scene that the options describe; the library is imported here, so that --help answers at once."""
-    from eosr.stac import open_stac
+    """Open the scene that the options describe, and hold its offset against its darkest pixels unless it is given.
+
+    The library is imported here, so that --help answers at once.
+    """
+    from eosr.radiometry import check_offset
     from eosr.stac_entry import opener_of
 
     if options.threads is not None:
@@ -123,8 +126,15 @@ def open_source(options: argparse.Namespace) -> Any:
         os.environ["OMP_NUM_THREADS"] = str(options.threads)  # read by torch, which is not imported yet
         dask.config.set(num_workers=options.threads)
     opener = opener_of(options.source)
-    if opener:
-        return _open_product(opener, options)
+    ds = _open_product(opener, options) if opener else _open_items(options)
+    if options.offset == "auto":
+        check_offset(ds)
+    return ds
+
+
+def _open_items(options: argparse.Namespace) -> Any:
+    from eosr.stac import open_stac
+
     return open_stac(
         options.source, collection=options.collection, bbox=options.bbox, bbox_crs=options.bbox_crs,
         datetime=options.datetime, query=options.query, max_cloud_cover=options.max_cloud_cover, tile=options.tile,

@@ -32,6 +32,7 @@ from eosr.eopf_store import open_arrays
 from eosr.eopf_tree import AnyArrays, AnyRaster, tree_arrays
 from eosr.errors import GridError, RadiometryError, SourceError, first_line
 from eosr.grid import STEPS, TOLERANCE
+from eosr.offset import baseline_number
 from eosr.patches import CLOUDY
 from eosr.safe import as_variable, asked_masks, placed, with_grid
 from eosr.safe_files import AGAIN
@@ -99,7 +100,7 @@ def open_eopf(
         Side of a chunk [10 m pixels], a multiple of 6. Default 1536, which is 768 and 256 for the other groups.
     offset : "auto", "none" or int
         ``"auto"`` is ``add_offset / scale_factor`` of the bands, or what the processing baseline means where bands
-        state none; see `eosr.radiometry.offset_of`. Digital numbers are never changed.
+        state none; see `eosr.offset.offset_of`. Digital numbers are never changed.
     bbox, bbox_crs
         Window, as for `eosr.open_stac`.
     masks : bool, str or sequence of str
@@ -309,7 +310,8 @@ def _check_offset(store: _Store, baseline: str, stated: Mapping[str, int], array
             told.append(f"its other add_offset is {own}")
         if elsewhere - {declared}:
             told.append(f"other_metadata state {', '.join(map(str, sorted(elsewhere)))}")
-        if baseline and (float(baseline) >= 4) != (declared != 0):
+        number = baseline_number(baseline)
+        if number and (number >= 4) != (declared != 0):
             told.append(f"processing baseline {baseline} means {0 if declared else BASELINE_0400_OFFSET}")
         if told:
             raise RadiometryError(

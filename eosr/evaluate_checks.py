@@ -13,6 +13,7 @@ from eosr.errors import BandError, GridError, MetricError, ReachError
 from eosr.evaluate_pairs import SCORED_GROUPS, Protocol, cropped, inner_sizes
 from eosr.grid import STEPS, TOLERANCE, check_chunks, crop_to_multiple, groups_of, gsd_of
 from eosr.methods import Choice, Method, choose_methods
+from eosr.radiometry import check_stated
 from eosr.tiling import check_size, plan_tasks
 
 
@@ -74,6 +75,7 @@ def check_scene(
     MetricError
         If the mask is not one of the scene's 10 m grid.
     """
+    check_stated(ds, f"evaluate, {scene}")
     ds = ds.drop_vars("B10", errors="ignore")
     if mask is not None:
         _check_mask(mask, ds, scene)
@@ -84,7 +86,7 @@ def check_scene(
     for label, choice in runs.items():
         for group, names in made[label].items():
             for method, protocol in product(choose_methods(choice, names, available), protocols):
-                method.check(level=str(ds.attrs.get("level", "")), degradation=protocol.degradation)
+                method.check(level=ds.attrs["level"], degradation=protocol.degradation)
                 factor, whole = cropped(ds, group, protocol)
                 try:
                     _check_reach(ds, method, protocol, factor, whole)

@@ -153,7 +153,7 @@ def _measured(ds: xr.Dataset, band: str, places: Sequence[slice]) -> Image:
 
 
 def _offset(ds: xr.Dataset) -> np.float32:
-    return np.float32(offsets(ds) if "radiometric_offset" in ds.attrs else 0)
+    return np.float32(offsets(ds))
 
 
 def _ends(size: int, window: int) -> tuple[int, int]:

@@ -13,13 +13,14 @@ from typing import Any, Final
 import numpy as np
 import xarray as xr
 
+from eosr.band_names import band_named
 from eosr.bands import LEVELS
 from eosr.errors import BandError, GridError, RadiometryError
 from eosr.foreign_layers import common_window, layers_of, projection_of, split, times_of
 from eosr.foreign_pixels import native
 from eosr.grid import from_arrays
-from eosr.items import band_of
-from eosr.radiometry import listed, offset_of
+from eosr.offset import offset_of
+from eosr.radiometry import listed
 
 #: Attributes taken over from the sources.
 _TOLD: Final = ("platform", "processing_baseline", "tile", "item_ids")
@@ -36,7 +37,7 @@ def from_xarray(
     level: str | None = None,
     offset: str | float | Sequence[float] | None = None,
     crs: Any = None,
-    nodata: float | None = None,
+    nodata: float | str | None = "declared",
     **attrs: Any,
 ) -> xr.Dataset:
     """Multi-resolution Dataset from arrays with plain ``y`` and ``x``, lazily.
@@ -54,9 +55,10 @@ def from_xarray(
         ``"auto"``: the attribute ``radiometric_offset``.
     crs : anything pyproj reads, optional
         Default: ``spatial_ref``, or what stackstac and cubo note as ``epsg``.
-    nodata : float, optional
+    nodata : float or None
         What stands for no measurement in the sources, beside NaN. Default: what they declare as ``nodata``,
-        ``_FillValue`` or ``missing_value``, else 0. In the result it is 0.
+        ``_FillValue`` or ``missing_value``, else 0. None: nothing, so 0 was measured, as where values below 0 were
+        clipped, and becomes 1. In the result nodata is 0.
     **attrs
         Further attributes, e.g. ``platform="sentinel-2b"``. Default of ``platform``, ``processing_baseline``, ``tile``
         and ``item_ids``: what the sources say.
@@ -139,7 +141,7 @@ def from_xarray(
 def adopted(ds: xr.Dataset) -> xr.Dataset:
     """A Dataset with plain ``y`` and ``x`` that holds bands, through `from_xarray`; any other as it is."""
     plain = isinstance(ds, xr.Dataset) and {"y", "x"} <= set(ds.dims)
-    return from_xarray(ds) if plain and any(band_of(key, {}) for key, _ in split(ds)) else ds
+    return from_xarray(ds) if plain and any(band_named(key) for key, _, _ in split(ds)) else ds
 
 
 def _level(level: Any) -> str:

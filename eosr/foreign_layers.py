@@ -16,10 +16,10 @@ import xarray as xr
 from pyproj import CRS
 from pyproj.exceptions import CRSError
 
+from eosr.band_names import band_named, check_not_nearly
 from eosr.bands import BANDS
 from eosr.errors import BandError, GridError
 from eosr.grid import TOLERANCE
-from eosr.items import band_of
 
 #: Names of dimensions that hold bands: stackstac and cubo, rioxarray, others.
 _BAND_DIMS: Final = ("band", "bands", "variable")
@@ -66,16 +66,18 @@ def layers_of(sources: Sequence[Any], projection: CRS) -> list[Layer]:
     found: dict[str, Layer] = {}
     seen: list[str] = []
     for source in sources:
-        for key, image in split(source):
+        for key, image, axis in split(source):
             seen.append(key)
-            name = band_of(key, {})
+            name = band_named(key)
             if name is None:
+                check_not_nearly([key], axis)
                 continue
             if name in found:
                 raise BandError(f"{name} is there twice. Leave it out of one: ds.drop_vars({key!r}).")
             found[name] = _layer(name, image, source.attrs, y0)
     if not found:
-        raise BandError(f"no band of Sentinel-2 among {seen or 'nothing'}. Name them B02, B05 ...: ds.rename(...).")
+        line = f"ds.assign_coords({axis}=['B02', 'B05', ...])" if seen and axis else "ds.rename({'...': 'B02'})"
+        raise BandError(f"no band of Sentinel-2 among {seen or 'nothing'}. Name them B02, B05 ...: {line}.")
     layers = [found[name] for name in BANDS if name in found]
     for layer in layers:
         if layer.of != layers[0].of:
@@ -89,8 +91,11 @@ def layers_of(sources: Sequence[Any], projection: CRS) -> list[Layer]:
     return layers
 
 
-def split(source: xr.Dataset | xr.DataArray) -> Iterator[tuple[str, xr.DataArray]]:
-    """Arrays without a dimension for bands, and the names they go by: of bands, or of whatever else is there.
+def split(source: xr.Dataset | xr.DataArray) -> Iterator[tuple[str, xr.DataArray, str]]:
+    """Arrays without a dimension for bands, the names they go by, and the dimension that held them or "".
+
+    Names are of bands, or of whatever else is there. Where they tell no band, those that a file gives its bands do,
+    which rioxarray hands over as ``long_name``.
 
     Raises
     ------
@@ -102,15 +107,20 @@ def split(source: xr.Dataset | xr.DataArray) -> Iterator[tuple[str, xr.DataArray
             yield from split(image)
         return
     name, axis = str(source.name), next((dim for dim in _BAND_DIMS if dim in source.dims), None)
+    described = source.attrs.get("long_name")
     if axis is None:
-        yield name, source
+        told = isinstance(described, str) and band_named(name) is None and band_named(described)
+        yield str(described) if told else name, source, ""
         return
     keys = [str(key) for key in source[axis].values]
-    if band_of(name, {}) is None or (len(keys) > 1 and any(band_of(key, {}) for key in keys)):
+    texts = [described] if isinstance(described, str) else described
+    if isinstance(texts, list | tuple) and len(texts) == len(keys) and not any(band_named(key) for key in keys):
+        keys = [str(text) if band_named(str(text)) else key for text, key in zip(texts, keys, strict=True)]
+    if band_named(name) is None or (len(keys) > 1 and any(band_named(key) for key in keys)):
         for index, key in enumerate(keys):
-            yield key, source.isel({axis: index}, drop=True)
+            yield key, source.isel({axis: index}, drop=True), axis
     elif len(keys) == 1:
-        yield name, source.squeeze(axis, drop=True)
+        yield name, source.squeeze(axis, drop=True), ""
     else:
         raise BandError(f"{name} has {len(keys)} images along {axis}. Select one: ds.isel({axis}=0).")
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 import dask.array as da
 import numpy as np
 import numpy.typing as npt
 
-from eosr.bands import BANDS
+from eosr.bands import BANDS, BASELINE_0400_OFFSET
 from eosr.errors import GridError, RadiometryError
 from eosr.foreign_layers import Layer
 from eosr.grid import STEPS
@@ -20,7 +21,7 @@ _NODATA: Final = ("nodata", "_FillValue", "missing_value")
 Image = npt.NDArray[Any]
 
 
-def native(layer: Layer, window: tuple[float, float, float, float], nodata: Any = None) -> da.Array:
+def native(layer: Layer, window: tuple[float, float, float, float], nodata: Any = "declared") -> da.Array:
     """Digital numbers of a band on its own pixels, uint16, 0 = nodata, dims ([time,] y, x), lazy.
 
     Parameters
@@ -28,8 +29,8 @@ def native(layer: Layer, window: tuple[float, float, float, float], nodata: Any 
     layer : Layer
     window : tuple
         Left, bottom, right, top, whole pixels of the band [m].
-    nodata : float, optional
-        What stands for no measurement. Default: what the band or its source declares.
+    nodata : float or None
+        What stands for no measurement; None: nothing but NaN. Default: what the band or its source declares.
 
     Raises
     ------
@@ -43,15 +44,21 @@ def native(layer: Layer, window: tuple[float, float, float, float], nodata: Any 
     rows = slice(round((layer.top - top) / step), round((layer.top - bottom) / step))
     columns = slice(round((left - layer.left) / step), round((right - layer.left) / step))
     inside = layer.image.isel(y=rows, x=columns).data
-    if inside.dtype.kind not in "iuf":
-        raise RadiometryError(f"{layer.name} holds {inside.dtype}, no digital numbers. Load it as uint16.")
+    if inside.dtype.kind not in "iuf" or inside.dtype.itemsize == 1:
+        picture = ", an 8-bit picture" if inside.dtype in ("uint8", "int8") else ""
+        raise RadiometryError(
+            f"{layer.name} holds {inside.dtype}{picture}, no digital numbers. Load it as uint16, from the original."
+        )
     if not isinstance(inside, da.Array):
         inside = da.from_array(inside, chunks=-1)
     side = _CHUNK // STEPS[step]
     inside = inside.rechunk((*(1,) * (inside.ndim - 2), side, side))
     factor = gsd // step
     chunks = tuple(inside.chunks[:-2]) + tuple(tuple(n // factor for n in sizes) for sizes in inside.chunks[-2:])
-    missing = _declared(layer) if nodata is None else _number("nodata", nodata)
+    if isinstance(nodata, str) and nodata == "declared":
+        missing = _declared(layer)
+    else:
+        missing = math.nan if nodata is None else _number("nodata", nodata)
     return inside.map_blocks(
         _measured,
         layer.name,
@@ -103,10 +110,18 @@ def _digital_numbers(block: Image, name: str, nodata: float | None) -> Image:
     if block.dtype == np.uint16 and nodata in (None, 0):
         return block
     values = block.astype(np.float64)
+    if nodata is not None and np.isnan(nodata):  # 0 was measured
+        values[values == 0] = 1
     missing = np.isnan(values) if nodata is None else np.isnan(values) | (values == nodata)
     values[missing] = 0
     if not np.array_equal(values, np.rint(values)) or values.min(initial=0) < 0 or values.max(initial=0) > 65535:
         odd = values[(values != np.rint(values)) | (values < 0) | (values > 65535)].flat[0]
+        if odd == np.rint(odd) and BASELINE_0400_OFFSET <= odd < 0:
+            raise RadiometryError(
+                f"{name} holds {odd:.10g}, which was measured: the offset was taken out, and uint16 has no room below "
+                f"0. Put it back, ds = ds.where(ds != {nodata or 0:g}) + {-BASELINE_0400_OFFSET}, and give "
+                f"offset={BASELINE_0400_OFFSET}."
+            )
         if odd == np.rint(odd):
             raise RadiometryError(
                 f"{name} holds {odd:.10g}, no digital number. If it is nodata, say nodata={odd:.10g}."

@@ -234,9 +234,8 @@ def crop_to_multiple(ds: xr.Dataset, multiple: int = 6) -> xr.Dataset:
     groups = groups_of(ds)
     needed = max(STEPS[group] for group in groups)
     if multiple < 1 or multiple % needed:
-        raise GridError(
-            f"multiple={multiple} does not hold whole pixels of the {max(groups)} m group. Use a multiple of {needed}."
-        )
+        said = f"multiple={multiple} does not hold whole pixels of the {max(groups)} m group"
+        raise GridError(f"{said}. Use a multiple of {needed}.")
     keep: dict[str, slice] = {}
     for axis in ("y", "x"):
         fine = min(ds.sizes[f"{axis}{group}"] * STEPS[group] for group in groups) // multiple * multiple
@@ -273,13 +272,13 @@ def at(ds: xr.Dataset, gsd: int) -> xr.Dataset:
             f"the Dataset has no band in the {gsd} m group; it has {sorted(groups)}. Use eosr.grid.at(ds, 10)."
         )
     names = list(groups[gsd])
-    drop = [f"spatial_ref{group}" for group in GROUPS if group != gsd]
-    plain = ds[names].drop_vars(drop, errors="ignore")
+    plain = ds[names].drop_vars([f"spatial_ref{group}" for group in GROUPS if group != gsd], errors="ignore")
     plain = plain.rename({f"y{gsd}": "y", f"x{gsd}": "x", f"spatial_ref{gsd}": "spatial_ref"})
-    # Windows taken with .isel keep the old corner in GeoTransform, and rioxarray believes it over the coordinates.
+    # .isel keeps the old corner in GeoTransform, and rioxarray believes it over the coordinates.
     plain["spatial_ref"].attrs["GeoTransform"] = _gdal_text(transform_of(ds, gsd))
     for name in names:
         plain[name].encoding = {**plain[name].encoding, "grid_mapping": "spatial_ref"}
+        plain[name].attrs["nodata"] = np.nan if plain[name].dtype.kind == "f" else NODATA  # rioxarray looks there
     return plain
 
 
@@ -314,7 +313,8 @@ def from_arrays(
         Only for bands that are not on their native grid, e.g. sharpened ones: ``{"B05": 10}``.
     **attrs
         Further attributes, e.g. ``platform``, ``processing_baseline``, ``radiometric_offset``, ``item_ids``. With
-        ``time``, ``times`` is added, and ``item_times`` where there is one id per time.
+        ``time``, ``times`` is added, and ``item_times`` where there is one id per time. ``nodata=None``: 0 was
+        measured, and becomes 1.
 
     Raises
     ------
@@ -335,16 +335,16 @@ def from_arrays(
     if base.b or base.d or base.a <= 0 or base.a != -base.e:
         raise GridError(f"transform {tuple(base)[:6]} is not north-up with square pixels. Warp the images first.")
     groups = {name: (gsd or {}).get(name, BANDS[name].gsd) for name in names}
-    unknown = sorted({group for group in groups.values() if group not in GROUPS})
-    if unknown:
+    if unknown := sorted({group for group in groups.values() if group not in GROUPS}):
         raise GridError(f"no group of {unknown} m exists. Use one of {GROUPS}.")
     coords = _coords({group: bands[name].shape for name, group in reversed(groups.items())}, base, crs)
     if time is not None:
         coords["time"] = ("time", np.asarray(time).astype("datetime64[ns]"), {"standard_name": "time"})
+    if attrs.get("nodata", NODATA) is None:  # 0 means nodata everywhere in eosr, and a valid pixel holds at least 1
+        attrs["nodata"], bands = NODATA, {name: a.clip(1) if a.dtype.kind in "ui" else a for name, a in bands.items()}
     variables = {name: _variable(name, bands[name], groups[name], time is not None) for name in names}
-    if attrs.get("quantity") == "reflectance":
-        for name, variable in variables.items():
-            variable.attrs = {"long_name": f"{name} reflectance", "units": "1"}
+    for name, variable in variables.items() if attrs.get("quantity") == "reflectance" else ():
+        variable.attrs = {"long_name": f"{name} reflectance", "units": "1"}
     try:
         ds = xr.Dataset(variables, coords=coords)
     except ValueError as error:

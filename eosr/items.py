@@ -18,20 +18,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
+from eosr.band_names import band_named
 from eosr.bands import BANDS, QUANTIFICATION, TILE_SIDE, bands_of, check_bands
 from eosr.errors import BandError, GridError, RadiometryError, SourceError
-from eosr.radiometry import offset_of
+from eosr.offset import applied_flag, offset_of, whole_offset
 from eosr.stac_plain import checked, moment
 from eosr.stac_records import Asset, Scene
 
-#: Asset keys that name a band by colour.
-COLOURS: Final = {
-    "coastal": "B01", "blue": "B02", "green": "B03", "red": "B04", "rededge1": "B05", "rededge2": "B06",
-    "rededge3": "B07", "rededge071": "B05", "rededge075": "B06", "rededge078": "B07", "nir": "B08", "nir08": "B8A",
-    "nir09": "B09", "cirrus": "B10", "swir16": "B11", "swir22": "B12",
-}  # fmt: skip
-#: What keys carry behind the name of the band: pixel size, or file format.
-_SUFFIX: Final = re.compile(r"[_-](10m|20m|60m|jp2|tif)$", re.IGNORECASE)
 _LEVELS: Final = {"S2MSI1C": "L1C", "S2MSI2A": "L2A"}
 #: MMM_MSIXXX_start_Nxxyy_ROOO_Txxxxx_discriminator, the compact naming of December 2016; E. Search v0 drops ".SAFE".
 _PRODUCT: Final = re.compile(r"^S2[A-D]_MSI(L1C|L2A)_(\d{8}T\d{6})_N(\d{2})(\d{2})_R\d{3}_T(\d{2}[A-Z]{3})_\w+")
@@ -63,7 +56,7 @@ def read_item(
     bands : sequence of str, optional
         Bands that must be there. Default: every band of the processing level (for items made by eosr: what they have).
     offset : "auto", "none" or int
-        See `eosr.radiometry.offset_of`.
+        See `eosr.offset.offset_of`.
     prefer : str, optional
         Name of the alternate href to use where an asset offers it (``"https"``, ``"s3"``). Default: the asset's own.
 
@@ -96,8 +89,10 @@ def read_item(
     if ours and offset == "auto":
         # What eosr recorded when it made the product overrules every rule: the user may have forced it then.
         recorded = provenance.get("radiometric_offset")
-        offset = recorded if isinstance(recorded, int) else offset
-    declared = _declared_offset(item, found, name) if offset == "auto" else None
+        offset = offset if recorded is None else whole_offset(recorded, "eosr:provenance of radiometric_offset")
+    auto = offset == "auto"
+    declared = _declared_offset(item, found, name) if auto else None
+    applied = applied_flag(properties) if auto else None
     return Scene(
         id=name,
         collection=str(item.get("collection") or ""),
@@ -109,9 +104,7 @@ def read_item(
         datatake=_datatake(properties, product),
         datastrip=_datastrip(properties),
         processing_baseline=baseline,
-        offset=offset_of(
-            baseline, declared=declared, applied=_applied(properties), policy=offset, where=f"item {name}"
-        ),
+        offset=offset_of(baseline, declared=declared, applied=applied, policy=offset, where=f"item {name}"),
         epsg=epsg,
         bounds=_common_bounds(name, found),
         sharpened=sharpened,
@@ -196,11 +189,6 @@ def _baseline(properties: Mapping[str, Any], product: str) -> str:
     return version if re.fullmatch(r"\d{2}\.\d{2}", version) else ""
 
 
-def _applied(properties: Mapping[str, Any]) -> bool | None:
-    keys = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied")
-    return next((bool(properties[key]) for key in keys if key in properties), None)
-
-
 def _made_by_eosr(properties: Mapping[str, Any]) -> bool:
     """Whether the item is a product of eosr: its pixels may be float32."""
     software = properties.get("processing:software")
@@ -227,6 +215,11 @@ def _assets(
         stores = [str(asset.get("href")) for asset in item["assets"].values() if "zarr" in str(asset.get("type") or "")]
         if stores:
             store = stores[0].partition(".zarr")[0] + ".zarr"
+            if _made_by_eosr(properties):
+                raise SourceError(
+                    f"item {name} holds one Zarr store of eosr, and no images. Open it: xr.open_zarr({store!r}, "
+                    "decode_coords='all')."
+                )
             raise SourceError(
                 f"item {name} lists no images but a Zarr store, as items of EOPF products do. Open the store itself: "
                 f"eosr.open_eopf({store!r})."
@@ -251,7 +244,7 @@ def band_of(key: str, asset: Mapping[str, Any]) -> str | None:
     >>> band_of("red-jp2", {}), band_of("B8A_20m", {}), band_of("visual", {"eo:bands": [{"name": "B04"}] * 3})
     ('B04', 'B8A', None)
     """
-    described = asset.get("bands") or asset.get("eo:bands") or []
+    described = _listed(asset, "bands") or _listed(asset, "eo:bands")
     roles = asset.get("roles") or ()
     # A store is no file with one band, also where it holds one.
     if (
@@ -260,16 +253,13 @@ def band_of(key: str, asset: Mapping[str, Any]) -> str | None:
         or {"thumbnail", "overview", "metadata", "visual"} & set(roles)
     ):
         return None
-    by_key = _band_named(key)
-    by_name = _band_named(str(described[0].get("name", ""))) if described else None
+    by_key = band_named(key)
+    # Before STAC 0.8 bands were numbered: those say nothing about which one it is.
+    named = described[0].get("name", "") if described and isinstance(described[0], Mapping) else ""
+    by_name = band_named(str(named))
     if by_key and by_name and by_key != by_name:
         raise SourceError(f"asset {key!r} is named after {by_key} but says it holds {by_name}. Correct the item.")
     return by_key or by_name
-
-
-def _band_named(text: str) -> str | None:
-    stem = _SUFFIX.sub("", text)
-    return stem.upper() if stem.upper() in BANDS else COLOURS.get(stem.lower())
 
 
 def _epsg(asset: Mapping[str, Any], properties: Mapping[str, Any], name: str) -> int:
@@ -338,8 +328,13 @@ def _href(asset: Mapping[str, Any], prefer: str | None) -> str:
 
 
 def _raster(asset: Mapping[str, Any]) -> Mapping[str, Any]:
-    described = asset.get("raster:bands") or asset.get("bands") or []
-    return described[0] if len(described) == 1 else {}
+    described = _listed(asset, "raster:bands") or _listed(asset, "bands")
+    return described[0] if len(described) == 1 and isinstance(described[0], Mapping) else {}
+
+
+def _listed(asset: Mapping[str, Any], key: str) -> list[Any]:
+    """A list of an asset, empty where it holds none."""
+    return value if isinstance(value := asset.get(key), list) else []
 
 
 def _wanted(

@@ -26,7 +26,7 @@ from eosr import __version__
 from eosr.bands import BANDS
 from eosr.durable import name_for, put_text
 from eosr.errors import OutputError
-from eosr.radiometry import check_dataset, for_its_times
+from eosr.radiometry import check_stated, for_its_times
 from eosr.stac_plain import moment
 from eosr.write_layout import (
     attrs_at,
@@ -119,7 +119,7 @@ def to_stac_item(
         the item exists.
     """
     if ds is not None:
-        check_dataset(ds, "to_stac_item")
+        check_stated(ds, "to_stac_item")
         check_not_degraded(ds.attrs)
     files = _files_of(paths)
     check_linkable(files[0].path.parent)
@@ -143,7 +143,7 @@ def to_stac_item(
 def to_stac_items(ds: xr.Dataset | None, paths: str | Path | Sequence[str | Path], **options: Any) -> list[pystac.Item]:
     """Write one STAC item per time; see `to_stac_item`, which takes the same options but ``id`` and ``time``."""
     if ds is not None:
-        check_dataset(ds, "to_stac_items")
+        check_stated(ds, "to_stac_items")
     groups: dict[str, list[str | Path]] = {}
     for file in _files_of(paths):
         groups.setdefault(file.label, []).append(file.path)

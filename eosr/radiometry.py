@@ -1,28 +1,18 @@
-"""Digital numbers <-> reflectance: which offset an image carries, and the order in which it is applied.
-
-Products of processing baseline 04.00 and later carry DN = 10000 * reflectance + 1000 (offset -1000); earlier ones carry
-none. The sensing date says nothing: the whole archive was reprocessed with baselines 05.xx. Metadata contradicts itself
-often enough [1]_ that the policy is an argument and its outcome is recorded in the attributes of the Dataset.
-
-References
-----------
-.. [1] Element84/earth-search issues 9, 66 and 71: items whose ``raster:bands`` offset or whose
-   ``earthsearch:boa_offset_applied`` do not describe their pixels.
-"""
+"""Digital numbers <-> reflectance: what a Dataset says of its numbers, and the order in which that is applied."""
 
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import dask.array as da
 import numpy as np
 import xarray as xr
 
-from eosr.bands import BANDS, BASELINE_0400_OFFSET, NODATA, QUANTIFICATION, SATURATED
+from eosr.bands import BANDS, BASELINE_0400_OFFSET, LEVELS, NODATA, QUANTIFICATION, SATURATED
 from eosr.errors import GridError, RadiometryError
+from eosr.offset import whole_offset
 
 #: Pixels of a baseline 04.00 product stay above this in the darkest permille: 1000 minus noise and overcorrection [DN].
 DARKEST_WITH_OFFSET: Final = 900
@@ -30,93 +20,8 @@ DARKEST_WITH_OFFSET: Final = 900
 PER_TIME: Final = ("platform", "processing_baseline", "radiometric_offset", "offset_source")
 #: Bands whose dark pixels are darkest, because the atmosphere hardly scatters there.
 DARK_BANDS: Final = ("B12", "B11")
-
-
-class Offset(NamedTuple):
-    """Digital numbers to add to get 10000 * reflectance, and what says so."""
-
-    value: int
-    source: str
-
-
-def offset_of(
-    processing_baseline: str,
-    *,
-    declared: int | None = None,
-    applied: bool | None = None,
-    policy: str | int = "auto",
-    where: str = "the image",
-) -> Offset:
-    """Offset to add to digital numbers to get 10000 * reflectance [DN].
-
-    Parameters
-    ----------
-    processing_baseline : str
-        E.g. ``"05.11"``; ``""`` if unknown.
-    declared : int, optional
-        Offset that the metadata of the assets state [DN].
-    applied : bool, optional
-        Whether the metadata say that the offset was already taken out of the pixels.
-    policy : "auto", "none" or int
-        ``"none"`` and numbers overrule every metadata. ``"auto"`` asks, in this order: is the offset said to be taken
-        out (then 0)? is the baseline older than 04.00 (then 0, whatever the assets declare: they repeat -0.1 for old
-        scenes too)? is it said not to be taken out (then -1000)? what do the assets declare? else -1000 from 04.00 on.
-    where : str
-        What the error names.
-
-    Raises
-    ------
-    RadiometryError
-        If nothing tells, or the policy is unknown.
-
-    Examples
-    --------
-    >>> offset_of("05.11")
-    Offset(value=-1000, source='processing baseline 05.11')
-    >>> offset_of("05.11", declared=-1000, applied=True).value
-    0
-    >>> offset_of("02.12", declared=-1000).value
-    0
-    """
-    if isinstance(policy, str) and policy.lstrip("+-").isdigit():
-        policy = int(policy)
-    if policy == "none":
-        return Offset(0, "offset='none'")
-    if not isinstance(policy, str):
-        return Offset(_whole(policy), f"offset={_whole(policy)}")
-    if policy != "auto":
-        raise RadiometryError(f"offset={policy!r} is no policy. Use 'auto', 'none' or a number of DN such as -1000.")
-    baseline = _baseline(processing_baseline, where)
-    if applied:
-        return Offset(0, "the item says that the offset is already applied")
-    if baseline is not None and baseline < 4:
-        return Offset(0, f"processing baseline {processing_baseline}")
-    if declared is not None and not (applied is False and baseline is not None):
-        return Offset(declared, "the offset that the assets declare")
-    if baseline is not None:
-        return Offset(BASELINE_0400_OFFSET, f"processing baseline {processing_baseline}")
-    raise RadiometryError(
-        f"{where} states neither a processing baseline nor an offset, so its digital numbers have no known zero. Say "
-        "it: offset=-1000 for baseline 04.00 and later, offset=0 for earlier ones."
-    )
-
-
-def _whole(policy: Any) -> int:
-    number = isinstance(policy, numbers.Real) and not isinstance(policy, bool)
-    if not number or not math.isfinite(policy) or policy != int(policy):
-        raise RadiometryError(f"offset={policy!r} is no whole number of DN. Use 'auto', 'none' or e.g. -1000.")
-    return int(policy)
-
-
-def _baseline(text: str, where: str) -> float | None:
-    if not text:
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        raise RadiometryError(
-            f"processing baseline {text!r} of {where} is no number like '05.11'. Say it: offset=-1000 or offset=0."
-        ) from None
+#: What a Dataset must state, with an example and the other choice.
+_STATED: Final = {"level": ("L2A", "or 'L1C'"), "radiometric_offset": (-1000, "0 before baseline 04.00")}
 
 
 def check_dataset(ds: Any, where: str) -> None:
@@ -137,6 +42,44 @@ def check_dataset(ds: Any, where: str) -> None:
     raise GridError(f"{where} needs a Dataset with one variable per band, not a {type(ds).__name__}. {hint}")
 
 
+def check_stated(ds: Any, where: str) -> None:
+    """Make sure that a Dataset says what its numbers are: the processing level, and the offset of digital numbers.
+
+    xarray loses attributes, e.g. in ``xr.Dataset({name: ds[name] for name in ds.data_vars})``; an offset that is not
+    stated is not 0.
+
+    Raises
+    ------
+    GridError
+        If it is no Dataset.
+    RadiometryError
+        What is not stated, and the lines that state it.
+    """
+    check_dataset(ds, where)
+    missing = [key for key in _STATED if ds.attrs.get(key) is None]
+    if ds.attrs.get("quantity") == "reflectance":
+        missing = [key for key in missing if key == "level"]
+    if missing:
+        raise _unstated(missing, where)
+    if ds.attrs["level"] not in LEVELS:
+        raise RadiometryError(
+            f"{where}: the attribute level is {ds.attrs['level']!r}, and {' and '.join(LEVELS)} are known. Set it: "
+            "ds.attrs['level'] = 'L2A'."
+        )
+    if ds.attrs.get("quantity") != "reflectance":
+        offsets(ds)
+
+
+def _unstated(missing: Iterable[str], where: str) -> RadiometryError:
+    lines = ", ".join(f"{key!r}: {_STATED[key][0]!r}" for key in missing)
+    others = ", ".join(_STATED[key][1] for key in missing)
+    return RadiometryError(
+        f"{where}: the Dataset has no attribute {' and no attribute '.join(missing)}; xarray drops attributes, e.g. in "
+        "xr.Dataset({...}). Take over those of the Dataset that was opened, ds.attrs = opened.attrs, or set what "
+        f"holds: ds.attrs |= {{{lines}}} ({others})."
+    )
+
+
 def for_its_times(ds: xr.Dataset) -> xr.Dataset:
     """The Dataset with per-time attributes cut down to the times it still holds, in their order.
 
@@ -150,12 +93,20 @@ def for_its_times(ds: xr.Dataset) -> xr.Dataset:
     RadiometryError
         If the images differ and one has a time that was not recorded, or shares its time with another.
     """
+    ds = _with_one_for_one(ds)
     if "times" not in ds.attrs or "time" not in ds.coords or ds["time"].dtype.kind != "M":
         return ds
     times = listed(ds.attrs["times"])
     here = [str(time) for time in np.atleast_1d(ds["time"].values).astype("datetime64[us]")]
     if here == times and "time" in ds.dims:
         return ds
+    unknown = next((time for time in here if time not in times), None)
+    if unknown is not None:
+        raise RadiometryError(
+            f"the time {unknown} is not among those that the attribute times records, so nothing tells its offset, "
+            "satellite and item; xr.concat keeps the attributes of its first Dataset. Open all with one call of "
+            "eosr.open_stac; or, if these attributes hold for every image, del ds.attrs['times']."
+        )
     attrs: dict[str, Any] = {**ds.attrs, "times": here}
     for key in PER_TIME:
         value = listed(attrs.get(key))
@@ -173,6 +124,16 @@ def for_its_times(ds: xr.Dataset) -> xr.Dataset:
     return settled
 
 
+def _with_one_for_one(ds: xr.Dataset) -> xr.Dataset:
+    """A list with the one value of one image is that value."""
+    alone = {
+        key: listed(value)[0]
+        for key, value in ds.attrs.items()
+        if key in PER_TIME and not isinstance(value, str) and np.shape(value) == (1,) and ds.sizes.get("time", 1) == 1
+    }
+    return ds.assign_attrs(alone) if alone else ds
+
+
 def listed(value: Any) -> list[Any]:
     """A list attribute as a list: files give a list of one back as its entry, and a list of numbers as an array."""
     return [] if value is None else np.atleast_1d(np.asarray(value)).tolist()
@@ -181,10 +142,9 @@ def listed(value: Any) -> list[Any]:
 def _of_time(key: str, recorded: Iterable[tuple[str, Any]], time: str) -> Any:
     values = list(dict.fromkeys(value for moment, value in recorded if moment == time))
     if len(values) != 1:
-        what = "is not among those recorded in the attribute times" if not values else "is that of several images"
         raise RadiometryError(
-            f"{key} differs between the images, and the time {time} {what}, so its own cannot be told. Keep the times "
-            f"of open_stac, or set ds.attrs['times'] and ds.attrs[{key!r}] for every image."
+            f"{key} differs between the images, and the time {time} is that of several, so its own cannot be told. "
+            f"Keep the times of open_stac, or set ds.attrs['times'] and ds.attrs[{key!r}] for every image."
         )
     return values[0]
 
@@ -199,17 +159,16 @@ def offsets(ds: xr.Dataset) -> xr.DataArray | int:
     """
     recorded = for_its_times(ds).attrs.get("radiometric_offset")
     if recorded is None:
-        raise RadiometryError(
-            "the Dataset has no attribute radiometric_offset. Set it: ds.attrs['radiometric_offset'] = -1000 (or 0)."
-        )
+        raise _unstated(["radiometric_offset"], "the offset")
     if isinstance(recorded, Sequence | np.ndarray) and not isinstance(recorded, str):
         if len(recorded) != ds.sizes.get("time"):
             raise RadiometryError(
                 f"radiometric_offset holds {len(recorded)} numbers for {ds.sizes.get('time', 'no')} times. "
                 "Give one number, or one per time."
             )
-        return xr.DataArray(np.asarray(recorded, np.float32), dims="time", coords={"time": ds["time"]})
-    return int(recorded)
+        numbers = [whole_offset(one, "radiometric_offset") for one in listed(recorded)]
+        return xr.DataArray(np.asarray(numbers, np.float32), dims="time", coords={"time": ds["time"]})
+    return whole_offset(recorded, "radiometric_offset")
 
 
 def to_reflectance(ds: xr.Dataset) -> xr.Dataset:
@@ -325,7 +284,8 @@ def check_offset(ds: xr.Dataset, *, samples: int = 250_000) -> None:
         if claimed == BASELINE_0400_OFFSET and darkest < DARKEST_WITH_OFFSET:
             raise RadiometryError(
                 f"an offset of {int(claimed)} is recorded for image {index}, but a permille of the pixels of {band} "
-                f"lies below {darkest:.0f} DN: the offset was already taken out. Open the scene with offset=0."
+                f"lies below {darkest:.0f} DN: the offset seems to be taken out already. Open the scene with offset=0, "
+                f"or with offset={BASELINE_0400_OFFSET} if its ground is that dark."
             )
 
 

@@ -103,7 +103,7 @@ def check_file(
     inside = dataset.bounds
     if inside[0] > bounds[0] or inside[1] > bounds[1] or inside[2] < bounds[2] or inside[3] < bounds[3]:
         raise SourceError(f"{href} covers {tuple(inside)}, less than its item states: {bounds}. {remedy}")
-    if not np.can_cast(dataset.dtypes[0], dtype):
+    if dataset.dtypes[0] in ("uint8", "int8") or not np.can_cast(dataset.dtypes[0], dtype):
         raise SourceError(f"{href} holds {dataset.dtypes[0]} pixels, its item says {dtype}. {remedy}")
     check_blocks(href, dataset)
 

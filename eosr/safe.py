@@ -16,6 +16,7 @@ import xarray as xr
 from eosr.bands import BANDS, BANDS_20M, BASELINE_0400_OFFSET, bands_of, check_bands
 from eosr.errors import BandError, OutputError, RadiometryError, SourceError
 from eosr.grid import STEPS, group_of, transform_of
+from eosr.offset import baseline_number
 from eosr.safe_files import AGAIN
 from eosr.safe_masks import lazy_mask
 from eosr.safe_metadata import Image, Product, item_of, read_product
@@ -130,15 +131,13 @@ def open_safe(
 def _check_offset(product: Product, path: str | Path) -> None:
     """Stop where the offset and the baseline do not tell one thing; a wrong one is 0.1 everywhere."""
     baseline, name = product.processing_baseline, product.offset_name
-    try:
-        number = float(baseline)
-    except ValueError:
-        return  # `open_stac` refuses it
+    number = baseline_number(baseline)
+    before = number is not None and number < 4
     stated = sorted({value for value in product.offsets.values() if value})
-    if number < 4 and stated:
+    if before and stated:
         said = f"state a {name} of {', '.join(map(str, stated))}, and processing baseline {baseline}, which had none"
-    elif not number < 4 and not product.offset_element and baseline != _TOOLBOX:
-        said = f"state no {name}, and processing baseline {baseline}, which has one"
+    elif not before and not product.offset_element and baseline != _TOOLBOX:
+        said = f"state no {name}, and processing baseline {baseline}, which {'has one' if number else 'is none of ESA'}"
     else:
         return
     likely = stated[0] if stated else BASELINE_0400_OFFSET

@@ -78,7 +78,7 @@ def open_stac(
     chunks : int, optional
         Side of a chunk [10 m pixels], a multiple of 6. Default 1536, which is 768 and 256 for the other groups.
     offset : "auto", "none" or int
-        See `eosr.radiometry.offset_of`. Digital numbers are never changed; the offset is recorded.
+        See `eosr.offset.offset_of`. Digital numbers are never changed; the offset is recorded.
     sign : callable, optional
         Takes an href and returns the one to read, e.g. ``planetary_computer.sign``. Without it hrefs are read as they
         are: files that need signing open, and the first read says what is missing.

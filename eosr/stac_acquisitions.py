@@ -7,13 +7,13 @@ products, which may have been processed at different times.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Final
 
 import numpy as np
 
 from eosr.errors import RadiometryError, warn
+from eosr.offset import baseline_number
 from eosr.stac_plain import moment
 from eosr.stac_records import Scene
 
@@ -69,7 +69,9 @@ def pieces(scenes: Sequence[Scene]) -> list[Scene]:
         If offsets differ between what is kept.
     """
     newest_first = sorted(scenes, key=lambda scene: scene.created, reverse=True)
-    best_first = sorted(newest_first, key=lambda scene: (-_number(scene.processing_baseline), scene.offset.value == 0))
+    best_first = sorted(
+        newest_first, key=lambda scene: (-(baseline_number(scene.processing_baseline) or 0), scene.offset.value == 0)
+    )
     kept: list[Scene] = []
     dropped: dict[str, Scene] = {}
     for scene in best_first:
@@ -101,7 +103,3 @@ def _is_copy(scene: Scene, other: Scene) -> bool:
     if scene.datastrip and other.datastrip:
         return scene.datastrip == other.datastrip
     return scene.id == other.id
-
-
-def _number(baseline: str) -> float:
-    return float(baseline) if baseline.replace(".", "", 1).isdigit() else -math.inf

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from eosr.radiometry import Offset
+from eosr.offset import Offset
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,13 +13,14 @@ import numpy.typing as npt
 import xarray as xr
 
 from eosr import __version__
+from eosr.band_names import check_not_nearly
 from eosr.bands import BANDS, BANDS_10M, NODATA, SHARP_BANDS, check_bands
 from eosr.degrade import DEGRADATIONS, as_float_with_nan
 from eosr.errors import BandError, DegradationError, GridError, RadiometryError
 from eosr.grid import check_chunks, check_nested, group_of, with_grid_mappings
 from eosr.methods import Choice, Method, choose_methods
-from eosr.radiometry import for_its_times
-from eosr.tiles import STEP, Found, TileTask, as_dtype
+from eosr.radiometry import check_stated, for_its_times
+from eosr.tiles import STEP, Found, TileTask, as_dtype, without_wrapped
 from eosr.tiling import check_size, count_windows, find_passes, plan_tasks, sharpen_group
 
 #: Output types.
@@ -65,7 +66,8 @@ def superresolve(
     device : str
         ``"auto"`` (CUDA on workers that have it), ``"cpu"``, ``"cuda"``.
     dtype : str
-        ``"uint16"`` (rounded, 0 is nodata, valid values at least 1) or ``"float32"`` (NaN is nodata, nothing clipped).
+        ``"uint16"`` (rounded, 0 is nodata, valid values at least 1; projected, the answer is the nearest one with that
+        bound, see `eosr.consistency.lift_tile`) or ``"float32"`` (NaN is nodata, nothing clipped).
     chunks : int, optional
         Chunk of the output along ``y10`` and ``x10``. Default: the chunks of the 10 m bands.
 
@@ -89,9 +91,10 @@ def superresolve(
 
     Notes
     -----
-    A sharpened pixel is nodata where its own coarse pixel or any guide is. A gap is filled from its rim before the
-    network sees it, so it changes pixels within the reach of the method at most, and none further away. Where the own
-    coarse pixel is saturated (65535) the answer is too; its neighbours are sharpened as beside a gap.
+    A sharpened pixel is nodata where its own coarse pixel is, or where no 10 m band was measured. A gap is filled from
+    its rim before the network sees it, so it changes pixels within the reach of the method at most, and none further
+    away. Where the own coarse pixel is saturated (65535) the answer is too; its neighbours are sharpened as beside a
+    gap. Digital numbers from 32768 to 65534, which Sentinel-2 has not, count as nodata, with a warning.
     Bands that no weights given deliver are left out, unless ``bands`` asks for them.
     ``"detail_injection"``, ``"atprk"`` and ``"supreme"`` estimate parameters from the whole scene (each image of a
     series for itself). That reads the scene once or twice more, within the same lazy graph; the tiles then share them.
@@ -198,9 +201,8 @@ def _planned(
     operator = operator_of(ds, degradation)
     if consistency is None:
         consistency = choice.learned
-    level = str(ds.attrs.get("level", ""))
     for each in methods:
-        each.check(level=level, degradation=operator)
+        each.check(level=ds.attrs["level"], degradation=operator)
     tasks = [
         plan_tasks(ds, each, operator, consistency=consistency, dtype=dtype, stages=stages) for each in methods
     ]  # fmt: skip
@@ -261,11 +263,7 @@ def _delivered(ds: xr.Dataset, results: dict[str, xr.DataArray], asked: dict[str
 
 
 def _check_arguments(ds: xr.Dataset, *, dtype: Any, chunks: Any, consistency: Any) -> str:
-    if not isinstance(ds, xr.Dataset):
-        raise GridError(
-            f"superresolve needs a Dataset with one variable per band, not a {type(ds).__name__}. "
-            "Open one with eosr.open_stac, or build it with eosr.grid.from_arrays."
-        )
+    check_stated(ds, "superresolve")
     name = dtype if isinstance(dtype, str) else getattr(dtype, "__name__", str(dtype))
     if name not in DTYPES:
         raise RadiometryError(f"dtype {name!r} is not offered. Use one of {', '.join(map(repr, DTYPES))}.")
@@ -281,6 +279,7 @@ def _check_arguments(ds: xr.Dataset, *, dtype: Any, chunks: Any, consistency: An
             "or eosr.radiometry.to_digital_numbers(ds), and convert the answer."
         )
     _first_fine(ds)
+    check_not_nearly(map(str, ds.data_vars))
     return name
 
 
@@ -298,8 +297,12 @@ def _check_grids(ds: xr.Dataset, names: Sequence[str]) -> None:
             raise GridError(
                 f"{name} has a dimension {extra} besides time, y{group}, x{group}. Take one, e.g. ds.isel({extra}=0)."
             )
-        if band.dtype.kind not in "uif":
-            raise RadiometryError(f"{name} holds {band.dtype}, not digital numbers. Convert it to uint16 or float32.")
+        if band.dtype.kind not in "uif" or band.dtype.itemsize == 1:
+            picture = ", an 8-bit picture" if band.dtype in ("uint8", "int8") else ""
+            raise RadiometryError(
+                f"{name} holds {band.dtype}{picture}, not digital numbers. Open the original; numbers of another "
+                f"type convert: ds['{name}'] = ds['{name}'].astype('float32')."
+            )
 
 
 def _first_fine(ds: xr.Dataset) -> str:
@@ -330,12 +333,9 @@ def operator_of(ds: xr.Dataset, degradation: str) -> str:
 
 
 def _native(band: xr.DataArray, dtype: str, chunks: int | None) -> xr.DataArray:
-    if band.dtype != np.dtype(dtype):
-        if dtype == "float32":
-            band = band.copy(data=as_float_with_nan(band.data).astype(np.float32))
-        else:
-            data = da.asarray(band.data).map_blocks(_native_digital, dtype=np.uint16)
-            band = band.copy(data=data)
+    convert = _native_float if dtype == "float32" else _native_digital
+    lazy = isinstance(band.data, da.Array)
+    band = band.copy(data=band.data.map_blocks(convert, dtype=np.dtype(dtype)) if lazy else convert(band.data))
     return band.chunk({"y10": chunks, "x10": chunks}) if chunks else band
 
 
@@ -346,8 +346,16 @@ def _like(band: xr.DataArray, sharp: dict[str, xr.DataArray]) -> xr.DataArray:
 
 
 def _native_digital(block: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    block = without_wrapped(block, np.nan if block.dtype.kind == "f" else NODATA)
+    if block.dtype == np.uint16:
+        return block
     valid = np.isfinite(block) if block.dtype.kind == "f" else block != NODATA
     return as_dtype(block, valid, "uint16")
+
+
+def _native_float(block: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    block = without_wrapped(block, np.nan if block.dtype.kind == "f" else NODATA)
+    return as_float_with_nan(block).astype(np.float32, copy=False)
 
 
 def _provenance(methods: Sequence[Method], operator: str, *, consistency: bool) -> dict[str, Any]:

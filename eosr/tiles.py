@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -10,9 +11,9 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from eosr.bands import NODATA, SATURATED
+from eosr.bands import LARGEST, NODATA, SATURATED
 from eosr.baselines.passes import Sums, Tile
-from eosr.consistency import project_tile
+from eosr.consistency import lift_tile, project_tile
 from eosr.degrade import as_float_with_nan
 from eosr.gaps import fill_gaps
 from eosr.memory import give_back
@@ -77,6 +78,8 @@ class TileTask:
             self._mirror_edges(sharp, block_id)
             for i, (sigma, (values, factor)) in enumerate(zip(self.sigma, self._measured(given), strict=True)):
                 sharp[i] = project_tile(sharp[i], values, factor, sigma)
+                if self.dtype == "uint16":
+                    sharp[i] = lift_tile(sharp[i], factor, sigma, 1 + self.offset)
         answer = self._deliver(sharp, given)
         if not self.stages:
             return answer[None]
@@ -235,13 +238,16 @@ class Given:
     def marks(self, method: Method) -> tuple[Iterator[Bools], Iterator[Bools | None]]:
         """Valid and saturated pixels (H, W) of every delivered band, one band at a time; None where none is saturated.
 
-        A pixel is valid where its own coarse pixel and every guide are.
+        A pixel is valid where its own coarse pixel is, and one 10 m band that guides it: a guide that is missing beside
+        others, as the infrared over a lake whose dark pixels were clipped to 0, was filled.
         """
-        guided: Bools = np.asarray(np.isfinite(self.with_nan[0]).all(axis=0))
-        if len(self.with_nan) == 3:
-            guided &= _enlarged(np.asarray(np.isfinite(self.with_nan[1]).all(axis=0)), 2)
+        guided: Bools = np.ones(self.shape, bool)
+        if method.fine_bands:
+            guided = np.asarray(np.isfinite(self.with_nan[0]).any(axis=0))
         # Bands of the middle grid are delivered too by some, and stand first.
         extra = len(method.delivers) - len(self.with_nan[-1])
+        if extra:  # one problem for both grids
+            guided &= _enlarged(np.asarray(np.isfinite(self.with_nan[1]).all(axis=0)), 2)
         whole = np.asarray(np.isfinite(self.with_nan[-1]).all(axis=0))
         own = [*[whole] * extra, *np.isfinite(self.with_nan[-1])]
         lost = [*[(band, 2) for band in self.saturated[1][:extra]], *[(b, method.factor) for b in self.saturated[-1]]]
@@ -259,9 +265,25 @@ class Given:
 
 
 def _shifted(digital: Array, offset: np.float32) -> Array:
-    """Float, NaN for nodata, offset added."""
+    """Float, NaN for nodata and for what no digital number is, offset added."""
+    digital = without_wrapped(digital, np.nan if digital.dtype.kind == "f" else NODATA)
     values = as_float_with_nan(digital)
     return np.add(values, offset, out=None if values is digital else values) if offset else values
+
+
+def without_wrapped(digital: Array, gap: float) -> Array:
+    """The same array, or a copy with ``gap`` where it holds what no digital number of Sentinel-2 is, and a warning."""
+    wrapped = (digital > LARGEST) & (digital != SATURATED)
+    if not wrapped.any():
+        return digital
+    odd = float(digital[wrapped].flat[0])
+    warnings.warn(
+        f"the scene holds {odd:g} DN, and all from {LARGEST + 1} to {SATURATED - 1} are none of Sentinel-2: where an "
+        "offset is taken off in uint16, negative numbers wrap around. These pixels count as nodata. Open the original, "
+        "whose offset is still there: offset=-1000.",
+        stacklevel=2,
+    )
+    return np.where(wrapped, np.asarray(gap, digital.dtype), digital)
 
 
 def _without(lost: Bools, bands: Array) -> Array:

@@ -47,7 +47,7 @@ def plan_tasks(
     RadiometryError
         If the satellites or offsets recorded are not one per time.
     """
-    offset = offsets(ds) if "radiometric_offset" in ds.attrs else 0
+    offset = offsets(ds)
     platform = ds.attrs.get("platform") or PLATFORMS[0]
     several = isinstance(offset, xr.DataArray) or not isinstance(platform, str)
     # What is estimated from a scene is estimated from each image by itself.

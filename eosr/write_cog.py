@@ -32,7 +32,7 @@ from eosr.durable import discard, put, put_text
 from eosr.errors import NoRoomError, OutputError, first_line
 from eosr.grid import with_grid_mappings
 from eosr.locks import held
-from eosr.radiometry import check_dataset, for_its_times
+from eosr.radiometry import check_dataset, check_stated, for_its_times
 from eosr.write_blocks import fingerprint_of, prepared, reporting
 from eosr.write_layout import (
     Layer,
@@ -142,6 +142,7 @@ def to_cog(
             f"Give the folder: {str(target.with_suffix(''))!r}."
         )
     ds = for_its_times(with_grid_mappings(_opened(source)))
+    check_stated(ds, "to_cog")
     layers = layers_of(ds)
     fingerprint = hashlib.sha256(as_json([fingerprint_of(prepared(ds, layers)), overviews]).encode()).hexdigest()[:12]
     jobs = _jobs(ds, layers, target, prefix)
@@ -220,7 +221,7 @@ def _jobs(ds: xr.Dataset, layers: Mapping[int, Layer], target: Path, prefix: str
     jobs = []
     for index, (time, label) in enumerate(zip(times, labels, strict=True)):
         attrs = attrs_at(jsonable(ds.attrs), index, len(times))
-        scale, offset = _scaling(attrs, len(times))
+        scale, offset = _scaling(attrs)
         tags = {
             "TIFFTAG_SOFTWARE": f"eosr {__version__}",
             "EOSR_VERSION": __version__,
@@ -247,14 +248,12 @@ def _jobs(ds: xr.Dataset, layers: Mapping[int, Layer], target: Path, prefix: str
     return jobs
 
 
-def _scaling(attrs: Mapping[str, Any], count: int) -> tuple[float, float]:
+def _scaling(attrs: Mapping[str, Any]) -> tuple[float, float]:
     """Scale and offset that turn stored numbers into reflectance [1]."""
     if attrs.get("quantity") == "reflectance":
         return 1.0, 0.0
-    offset, quantification = attrs.get("radiometric_offset", 0), attrs.get("quantification", QUANTIFICATION)
-    if isinstance(offset, list):
-        raise OutputError(f"radiometric_offset holds {len(offset)} values for {count} times. Keep one per time.")
-    return 1 / quantification, offset / quantification
+    quantification = attrs.get("quantification", QUANTIFICATION)
+    return 1 / quantification, attrs["radiometric_offset"] / quantification
 
 
 def _bytes(job: _Job) -> int:

@@ -14,7 +14,7 @@ from eosr.durable import discard, put_text
 from eosr.errors import OutputError
 from eosr.locks import held
 from eosr.product import is_describable, to_stac_items, to_zarr_items
-from eosr.radiometry import check_dataset
+from eosr.radiometry import check_stated
 from eosr.write_blocks import fingerprint_of, prepared
 from eosr.write_cog import to_cog
 from eosr.write_layout import (
@@ -86,7 +86,7 @@ def deliver(
     """
     if format not in get_args(Format):
         raise OutputError(f"format={format!r} is not known. Use one of {', '.join(map(repr, get_args(Format)))}.")
-    check_dataset(ds, "deliver")
+    check_stated(ds, "deliver")
     if format != "zarr":
         check_not_degraded(ds.attrs)
     target = local_path(folder)

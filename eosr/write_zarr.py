@@ -27,7 +27,7 @@ from zarr.codecs import BloscCodec
 from eosr.durable import discard, put_text, settle, settle_all
 from eosr.errors import NoRoomError, OutputError
 from eosr.locks import held
-from eosr.radiometry import check_dataset
+from eosr.radiometry import check_stated
 from eosr.write_blocks import Block, blocks_of, fingerprint_of, prepared, reporting, write_blocks
 from eosr.write_layout import FULL, Progress, check_absent, check_folder, layers_of, local_path, times_of
 
@@ -114,7 +114,7 @@ def to_zarr(
     """
     if resume not in (True, False, "verify"):
         raise OutputError(f'resume={resume!r} is not known. Use True, False or "verify".')
-    check_dataset(ds, "to_zarr")
+    check_stated(ds, "to_zarr")
     files = _Files(final=local_path(path))
     check_folder(files.final.parent, 0)
     with held([files.lock], files.final):

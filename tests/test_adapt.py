@@ -137,7 +137,7 @@ def test_a_scene_of_which_half_is_empty_is_adapted_on_the_other_half():
         ({"learning_rate": -1.0}, WeightsError, r"learning_rate=-1\.0 is no number above 0"),
         ({"degradation": "sigma=0.5"}, DegradationError, r"adapt learns to invert study, .*, not 'sigma=0\.5'"),
         ({"attrs": {"quantity": "reflectance"}}, RadiometryError, "holds reflectance; adapt works on digital numbers"),
-        ({"attrs": {"level": "L3A"}}, RadiometryError, r"s2sr-20m serves L1C and L2A, the Dataset is 'L3A'"),
+        ({"attrs": {"level": "L3A"}}, RadiometryError, "level is 'L3A', and L1C and L2A are known"),
         ({"weights": ["s2sr-20m", "s2sr-20m"]}, WeightsError, "two of the weights are called s2sr-20m"),
         ({"weights": "nothing"}, WeightsError, "neither a weights file nor the name"),
         (

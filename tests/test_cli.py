@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from conftest import write_scene
+from affine import Affine
+from conftest import write_cog, write_scene
 
 import eosr
 from eosr import cli_evaluate, cli_options
@@ -362,6 +363,21 @@ def test_a_window_of_nodata_only_is_refused_before_anything_is_written(tmp_path,
     assert main(quick(str(path), tmp_path / "out")) == 1
     assert "holds nothing but nodata" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_an_offset_that_the_pixels_contradict_is_refused_until_it_is_said(tmp_path, capsys):
+    """Earth Search: items that say boa_offset_applied false, whose pixels have it taken out."""
+    path, scene = tmp_path / "item.json", write_scene(tmp_path / "taken", size=180)
+    water = scene.pixels["B12"] - 1000
+    write_cog(scene.folder / "B12.tif", np.maximum(water, 60), Affine(20, 0, scene.left, 0, -20, scene.top))
+    stated = {"s2:processing_baseline": "05.11", "earthsearch:boa_offset_applied": False}
+    path.write_text(json.dumps(scene.item(**stated)))
+    assert main(quick(str(path), tmp_path / "out")) == 1
+    told = capsys.readouterr().err
+    assert "an offset of -1000 is recorded" in told
+    assert "with --offset 0, or with --offset=-1000 if" in told
+    assert not (tmp_path / "out").exists()
+    assert main(quick(str(path), tmp_path / "out", "--offset", "0", "--format", "cog")) == 0
 
 
 def test_options_of_a_method_are_read_as_numbers_and_words_and_reach_the_product(item, tmp_path, capsys):

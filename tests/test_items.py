@@ -278,6 +278,55 @@ def test_offset_of_minus_a_tenth_on_an_old_baseline_is_not_believed(written):
     assert read_item(changed(written.item(), **{"s2:processing_baseline": "02.09"})).offset.value == 0
 
 
+@pytest.mark.parametrize(
+    ("flag", "offset"),
+    [
+        (False, -1000),
+        ("false", -1000),
+        ("False", -1000),
+        (0, -1000),
+        ("0", -1000),
+        (None, -1000),
+        (True, 0),
+        ("true", 0),
+    ],
+)
+def test_a_flag_that_went_through_a_table_means_what_it_meant(flag, offset, written):
+    stated = {"s2:processing_baseline": "05.09", "earthsearch:boa_offset_applied": flag}
+    assert read_item(changed(written.item(), **stated)).offset.value == offset
+
+
+def test_a_flag_that_is_neither_true_nor_false_or_contradicts_another_is_refused_until_the_offset_is_said(written):
+    unclear = changed(written.item(), **{"earthsearch:boa_offset_applied": "nein"})
+    with pytest.raises(RadiometryError, match=r"boa_offset_applied is 'nein', .* offset=-1000 .* offset=0"):
+        read_item(unclear)
+    assert read_item(unclear, offset=-1000).offset.value == -1000
+    both = {"earthsearch:boa_offset_applied": "true", "sentinel:boa_offset_applied": "false"}
+    with pytest.raises(RadiometryError, match=r"contradict each other. Say one: offset=-1000 or offset=0"):
+        read_item(changed(written.item(), **both))
+
+
+def test_scale_and_offset_that_went_through_a_table_are_numbers_again(written):
+    item = changed(written.item(), **{"s2:processing_baseline": None})
+    for asset in item["assets"].values():
+        asset["raster:bands"] = [{"data_type": "uint16", "scale": "0.0001", "offset": "-0.1"}]
+    assert read_item(item).offset.value == -1000
+    item["assets"]["B02"]["raster:bands"][0]["offset"] = "none"
+    with pytest.raises(
+        RadiometryError, match=r"B02 of item .* offset 'none', which are no numbers. Say what holds: off"
+    ):
+        read_item(item)
+
+
+@pytest.mark.parametrize("numbers", [[3], [3, 2, 1], "red", {"name": "red"}])
+def test_bands_that_are_described_by_numbers_or_text_go_by_the_key_of_their_asset(numbers, written):
+    item = written.item()
+    for asset in item["assets"].values():
+        asset["eo:bands"] = numbers if numbers != [3, 2, 1] else [3]
+    item["assets"]["tki"] = {"href": "TKI.jp2", "eo:bands": numbers}
+    assert set(read_item(item).assets) == set(read_item(written.item()).assets)
+
+
 def test_bands_that_declare_different_offsets_are_refused(written):
     item = written.item()
     item["assets"]["B02"]["raster:bands"][0]["offset"] = 0

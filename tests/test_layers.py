@@ -27,7 +27,7 @@ LEVELS = {
 }  # fmt: skip
 #: Files that belong to a room of another name.
 ROOM_OF = {
-    "masks": "grid",
+    "band_names": "bands", "masks": "grid", "offset": "radiometry",
     "foreign": "stac", "foreign_layers": "stac", "foreign_pixels": "stac",
     "items": "stac", "rasters": "stac", "stac_acquisitions": "stac", "stac_conditions": "stac", "stac_entry": "stac",
     "stac_plain": "stac",

@@ -21,7 +21,7 @@ def dataset(values, **attrs):
     coords = {"y20": 5e6 - 20.0 * np.arange(values[0].shape[-2]), "x20": 4e5 + 20.0 * np.arange(values[0].shape[-1])}
     coords["spatial_ref20"] = 0
     bands = {name: (dims, band.astype("uint16")) for name, band in zip(["B05", "B8A", "B12"], values, strict=True)}
-    return xr.Dataset(bands, coords=coords, attrs=attrs)
+    return xr.Dataset(bands, coords=coords, attrs={"radiometric_offset": 0, **attrs})
 
 
 @pytest.fixture
@@ -126,8 +126,12 @@ def test_an_offset_per_time_needs_as_many_times(scene):
         metrics.score_table(*scene, **DN)
 
 
-def test_two_offsets_are_refused(scene):
+def test_two_offsets_and_one_that_nobody_states_are_refused(scene):
     estimate, reference = scene
+    with pytest.raises(
+        MetricError, match=r"reference has no attribute radiometric_offset.*\['radiometric_offset'\] = "
+    ):
+        metrics.score_table(estimate, reference.drop_attrs(deep=False), **DN)
     with pytest.raises(MetricError, match=r"estimate has radiometric_offset -1000 and reference 0: .*to_reflectance"):
         metrics.score_table(estimate.assign_attrs(radiometric_offset=-1000), reference, **DN)
 

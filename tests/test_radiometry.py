@@ -12,7 +12,6 @@ from eosr.radiometry import (
     check_not_empty,
     check_offset,
     for_its_times,
-    offset_of,
     offsets,
     to_digital_numbers,
     to_reflectance,
@@ -24,51 +23,6 @@ GRID = {"transform": (10, 0, 600000, 0, -10, 5000040), "crs": 32632, "level": "L
 def scene(values, offset=-1000, **bands):
     arrays = {"B02": np.asarray(values, np.uint16), **bands}
     return from_arrays(arrays, radiometric_offset=offset, **GRID)
-
-
-@pytest.mark.parametrize(
-    ("baseline", "declared", "applied", "expected"),
-    [
-        ("02.12", None, None, 0),
-        ("02.12", -1000, None, 0),  # Earth Search repeats -0.1 for old scenes
-        ("03.01", -1000, False, 0),
-        ("04.00", None, None, -1000),
-        ("05.11", None, None, -1000),
-        ("05.11", -1000, None, -1000),
-        ("05.11", 0, None, 0),  # a harmonised copy that says so
-        ("05.11", -1000, True, 0),
-        ("05.11", 0, False, -1000),
-        ("", -1000, None, -1000),
-        ("", 0, None, 0),
-        ("", None, True, 0),
-    ],
-)
-def test_automatic_offset(baseline, declared, applied, expected):
-    assert offset_of(baseline, declared=declared, applied=applied).value == expected
-
-
-@pytest.mark.parametrize(("policy", "expected"), [("none", 0), (-1000, -1000), (0, 0), ("-1000", -1000), (37.0, 37)])
-def test_explicit_offset_overrules_all_metadata(policy, expected):
-    assert offset_of("05.11", declared=-500, applied=True, policy=policy).value == expected
-
-
-@pytest.mark.parametrize(
-    ("policy", "message"),
-    [
-        ("maybe", "offset='maybe' is no policy. Use 'auto', 'none' or a number"),
-        (-0.1, "offset=-0.1 is no whole number of DN"),
-        (True, "offset=True is no whole number"),
-        (float("nan"), "offset=nan is no whole number"),
-    ],
-)
-def test_unknown_policy_is_refused(policy, message):
-    with pytest.raises(RadiometryError, match=message):
-        offset_of("05.11", policy=policy)
-
-
-def test_baseline_that_is_no_number_is_refused():
-    with pytest.raises(RadiometryError, match=r"processing baseline 'new' of item x is no number like '05.11'"):
-        offset_of("new", where="item x")
 
 
 def test_nodata_is_masked_before_the_offset_negatives_and_saturation_stay():
@@ -123,7 +77,9 @@ def test_reflectance_is_not_converted_twice_and_needs_a_recorded_offset():
     with pytest.raises(RadiometryError, match="does not hold reflectance"):
         to_digital_numbers(ds)
     del ds.attrs["radiometric_offset"]
-    with pytest.raises(RadiometryError, match=r"no attribute radiometric_offset. Set it: ds.attrs"):
+    with pytest.raises(
+        RadiometryError, match=r"no attribute radiometric_offset; .* ds.attrs \|= {'radiometric_offset': -1000}"
+    ):
         to_reflectance(ds)
     ds.attrs["radiometric_offset"] = [0, -1000]
     with pytest.raises(RadiometryError, match="holds 2 numbers for no times"):
@@ -195,7 +151,8 @@ def test_items_follow_their_images_and_a_mosaicked_day_keeps_all_of_its():
 def test_an_image_of_a_time_that_was_not_recorded_is_never_given_the_offset_of_another():
     moved = series().assign_coords(time=np.array(["2021-06-01", "2023-06-01"], "datetime64[ns]"))
     with pytest.raises(
-        RadiometryError, match=r"differs between the images, and the time 2021-06-01T00:00:00.000000 is not"
+        RadiometryError,
+        match=r"the time 2021-06-01T00:00:00.000000 is not among those that the attribute times records",
     ):
         to_reflectance(moved)
 

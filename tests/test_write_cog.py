@@ -23,7 +23,7 @@ from test_write_zarr import scene, tiny_disk  # noqa: F401
 
 import eosr.write_cog
 from eosr.durable import put
-from eosr.errors import OutputError
+from eosr.errors import OutputError, RadiometryError
 from eosr.write_cog import to_cog
 from eosr.write_zarr import to_zarr
 
@@ -114,7 +114,7 @@ def test_scale_and_offset_turn_the_numbers_into_reflectance(tmp_path):
         assert (file.scales, file.offsets) == ((1.0,), (0.0,))
     unknown = ds.isel(time=[0])
     del unknown.attrs["times"]
-    with pytest.raises(OutputError, match="radiometric_offset holds 2 values for 1 times"):
+    with pytest.raises(RadiometryError, match="radiometric_offset holds 2 numbers for 1 times"):
         to_cog(unknown, tmp_path / "selected")
 
 

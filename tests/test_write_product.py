@@ -18,7 +18,7 @@ from pyproj import Transformer
 from test_write_zarr import scene
 
 import eosr
-from eosr.errors import BandError, GridError, OutputError, RadiometryError, SourceError
+from eosr.errors import GridError, OutputError, RadiometryError, SourceError
 from eosr.product_collection import write_collection
 from eosr.stac import find_items, open_stac
 from eosr.stac_conditions import box_of
@@ -140,7 +140,10 @@ def test_zarr_alone_has_an_item_that_names_the_store_and_its_bands(tmp_path):
     with pytest.raises(OutputError, match="already there"):
         deliver(ds, tmp_path / "out", format="zarr")
     single = deliver(ds[["B05"]].isel(time=[0]), tmp_path / "single", format="zarr")
-    with pytest.raises(SourceError, match=r"holds one Zarr store of eosr, and no images\. Open it: xr\.open_zarr\('.*sharpened\.zarr', decode"):
+    with pytest.raises(
+        SourceError,
+        match=r"holds one Zarr store of eosr, and no images\. Open it: xr\.open_zarr\('.*sharpened\.zarr', decode",
+    ):
         open_stac(single.items[0])
     # What an item could not say is written without one, as before.
     degraded = deliver(ds.assign_attrs(degradation_factor=2), tmp_path / "degraded", format="zarr")

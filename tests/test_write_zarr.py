@@ -403,6 +403,7 @@ def test_too_little_free_space_is_told_before_anything_is_written(tmp_path):
     coords = {"y10": 5e6 - 10 * np.arange(side), "x10": 5e5 + 10.0 * np.arange(side)}
     huge = da.zeros((side, side), chunks=side, dtype="uint16")
     ds = xr.Dataset({"B02": (("y10", "x10"), huge)}, coords | {"spatial_ref10": ((), 0, CRS.from_epsg(32632).to_cf())})
+    ds.attrs = {"level": "L2A", "radiometric_offset": 0}
     with pytest.raises(OutputError, match=r"MB free, and about 1,400,000.0 MB are needed. Free some space"):
         to_zarr(ds, tmp_path / "x.zarr")
     assert neighbours(tmp_path / "x.zarr") == []

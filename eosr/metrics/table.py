@@ -67,9 +67,8 @@ def score_table(
     ----------
     estimate, reference : Dataset
         One variable per band, e.g. ``B05``, all on one grid. Integers are digital numbers, whose 0 is nodata; floats
-        have NaN there. A ``radiometric_offset`` in the attributes is added to digital numbers first, so that 0 means
-        reflectance 0 (a Dataset without it is taken to have none); one from `eosr.radiometry.to_reflectance` is taken
-        as it is.
+        have NaN there. The ``radiometric_offset`` in the attributes is added to digital numbers first, so that 0 means
+        reflectance 0; a Dataset from `eosr.radiometry.to_reflectance` is taken as it is.
     fine_gsd, coarse_gsd : float
         Pixel size after and before sharpening [m], for `ergas`.
     peak : float or "reference_max"
@@ -245,7 +244,13 @@ def _in_reflectance(estimate: xr.Dataset, reference: xr.Dataset) -> bool:
 
 def offset_of(estimate: xr.Dataset, reference: xr.Dataset) -> int | list[int]:
     """Find the offset to add [DN]; a list has one per time."""
-    mine, theirs = (ds.attrs.get("radiometric_offset", 0) for ds in (estimate, reference))
+    for name, dataset in (("estimate", estimate), ("reference", reference)):
+        if dataset.attrs.get("radiometric_offset") is None:
+            raise MetricError(
+                f"{name} has no attribute radiometric_offset, so no number of it is known to be dark; xarray drops "
+                f"attributes. Set what holds: {name}.attrs['radiometric_offset'] = -1000 (0 before baseline 04.00)."
+            )
+    mine, theirs = (ds.attrs["radiometric_offset"] for ds in (estimate, reference))
     if not np.array_equal(mine, theirs):
         raise MetricError(
             f"estimate has radiometric_offset {mine} and reference {theirs}: they are on different scales. Bring "

@@ -179,7 +179,9 @@ def load_weights(source: str | os.PathLike[str]) -> Weights:
         return _published(read_dsen2(path), path)
     about = read_about(path)
     try:
-        generator = _generator(about["kind"], about["config"], path)
+        # Notebooks set other defaults of torch; the tensors of a file are float32, and come to the CPU first.
+        with torch.device("cpu"):
+            generator = _generator(about["kind"], about["config"], path).to(torch.float32)
         normalization = _normalization(about["normalization"], generator)
         _fill(generator, path)
         return Weights(
@@ -203,7 +205,7 @@ def _published(generator: Dsen2Generator, path: Path) -> Weights:
     checksum = file_checksum(path)
     deep = "v" if (generator.config.features, generator.config.blocks) == (256, 32) else ""
     return Weights(
-        name=f"{deep}dsen2-{20 if twenty else 60}m", generator=generator,
+        name=f"{deep}dsen2-{20 if twenty else 60}m", generator=generator.to("cpu", torch.float32),
         normalization=Normalization(
             fine_bands=FINE_BANDS, middle_bands=() if twenty else BANDS_20M,
             target_bands=BANDS_20M if twenty else BANDS_60M, scale=SCALE,

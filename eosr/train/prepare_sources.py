@@ -17,7 +17,7 @@ from eosr.evaluate_arguments import named_scenes
 from eosr.grid import crop_to_multiple, crs_of, transform_of
 from eosr.items import band_of, read_item
 from eosr.patches import CLOUDY, Ground
-from eosr.radiometry import listed
+from eosr.radiometry import check_stated, listed, offsets
 from eosr.stac import of_tile, open_stac
 from eosr.stac_acquisitions import by_datatake, pieces
 from eosr.stac_plain import checked
@@ -134,16 +134,14 @@ def _found(name: str, ds: xr.Dataset, cloudy: xr.DataArray | None) -> FoundScene
         )
     clouds = cloudy if cloudy is not None else _clouds_in(ds)
     bare = crop_to_multiple(ds[names], 6)
-    level = str(ds.attrs.get("level", ""))
-    if level not in ("L1C", "L2A"):
-        raise TrainingError(f"{name} has level {level!r}. Set ds.attrs['level'] to 'L1C' or 'L2A' in its file.")
+    check_stated(ds, name)
     if clouds is not None:
         if not {*clouds.dims} <= {*bare.sizes}:
             raise TrainingError(f"the clouds of {name} lie on {clouds.dims}, none of its bands does. Correct the cube.")
         clouds = clouds.isel({dim: slice(0, bare.sizes[dim]) for dim in clouds.dims})
     return FoundScene(
-        name=name, ds=bare, level=level, platform=str(ds.attrs.get("platform", "")), tile=str(ds.attrs.get("tile", "")),
-        ground=_ground(bare), offset=int(ds.attrs.get("radiometric_offset", 0)),
+        name=name, ds=bare, level=ds.attrs["level"], platform=str(ds.attrs.get("platform", "")),
+        tile=str(ds.attrs.get("tile", "")), ground=_ground(bare), offset=int(offsets(ds)),
         item_ids=tuple(map(str, listed(ds.attrs.get("item_ids")))), cloudy=clouds,
     )  # fmt: skip
 

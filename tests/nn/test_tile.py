@@ -12,7 +12,7 @@ import torch
 from eosr.errors import WeightsError
 from eosr.nn import tile
 from eosr.nn.weights import file_checksum, load_weights, save_weights
-from nn.made import small_generator, small_weights
+from nn.made import scatter, small_generator, small_weights
 
 torch.set_num_threads(1)
 
@@ -20,7 +20,7 @@ torch.set_num_threads(1)
 @pytest.fixture
 def path(tmp_path):
     tile._load.cache_clear()
-    yield save_weights(small_weights(), tmp_path / "tiny.safetensors")
+    yield save_weights(small_weights(scatter(small_generator(), 0.1)), tmp_path / "tiny.safetensors")
     tile._load.cache_clear()
 
 
@@ -39,8 +39,39 @@ def test_a_tile_is_scaled_sent_through_the_generator_and_scaled_back(path):
     expected = load_weights(path).generator(fine, coarse, torch.full((1, 6), 0.5))[0] * 2000
     answer = sharpened(path)
     assert answer.dtype == np.float32
-    # Another layout sums in another order; random weights make values of 30000, so this is float32 rounding.
+    # Another layout sums in another order.
     np.testing.assert_allclose(answer, expected.numpy(), rtol=0, atol=0.1)
+
+
+@pytest.mark.parametrize("damage", ["scale", "tensors", "bias"])
+def test_an_answer_that_is_no_number_or_far_outside_of_its_inputs_is_an_error_that_names_the_weights(damage, tmp_path):
+    weights = small_weights(scatter(small_generator(), 0.1))
+    if damage == "scale":
+        weights = replace(weights, normalization=replace(weights.normalization, scale=1e308))
+    elif damage == "tensors":
+        for tensor in weights.generator.parameters():
+            tensor.data.mul_(1e30)
+    else:
+        weights.generator.stages[-1].leave.bias.data.add_(50)  # in units of 2000 DN
+    said = r"values from .* to .* DN" if damage == "bias" else "values that are no numbers"
+    with pytest.raises(
+        WeightsError, match=rf"tiny \(.*broken.safetensors\) answers with {said} where all its inputs lie"
+    ):
+        sharpened(save_weights(weights, tmp_path / "broken.safetensors"))
+
+
+@pytest.mark.parametrize(
+    "changed", [lambda: torch.set_default_dtype(torch.float64), lambda: torch.set_default_device("meta")]
+)
+def test_defaults_of_torch_that_others_changed_change_no_answer(changed, path):
+    expected = sharpened(path)
+    tile._load.cache_clear()
+    try:
+        changed()
+        np.testing.assert_array_equal(sharpened(path), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
 
 
 def test_a_60_m_tile_gets_its_20_m_guides(tmp_path):

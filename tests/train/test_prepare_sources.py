@@ -168,7 +168,7 @@ def without(*names):
     [
         (without("B05", "B12"), r"s lacks B05, B12\. Training patches hold all 10 m and 20 m bands"),
         (without("B09"), r"s lacks B09\. .* leave the scene out, or complete it"),
-        (lambda ds: ds.assign_attrs(level="L1B"), r"s has level 'L1B'\. Set ds\.attrs\['level'\]"),
+        (lambda ds: ds.assign_attrs(level="L1B"), r"s: the attribute level is 'L1B', .* Set it: ds\.attrs\['level'\]"),
         (lambda ds: ds.assign(B04=ds["B04"].astype("float32")), r"B04 of s is float32, not digital numbers\. Write"),
         (lambda ds: ds.assign_attrs(quantity="reflectance"), r"\[\[source\]\] 1: the Dataset holds reflectance"),
         (lambda ds: ds.assign(cloud_mask=(("y", "x"), np.zeros((9, 9), bool))), r"the clouds of s lie on \('y', 'x'\)"),
