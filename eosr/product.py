@@ -27,6 +27,7 @@ from eosr.bands import BANDS
 from eosr.durable import name_for, put_text
 from eosr.errors import OutputError
 from eosr.radiometry import check_stated, for_its_times
+from eosr.rasters import check_proj
 from eosr.stac_plain import moment
 from eosr.write_layout import (
     attrs_at,
@@ -239,6 +240,7 @@ def _files_of(paths: str | Path | Sequence[str | Path]) -> list[_File]:
             raise OutputError("there is no file to describe. Give what eosr.to_cog returned.")
     else:
         raise OutputError(f"paths is a {type(paths).__name__}. Give what eosr.to_cog returned, or its folder.")
+    check_proj()
     files = [_file(local_path(path)) for path in found]
     if len({file.path.parent for file in files}) > 1:
         raise OutputError(

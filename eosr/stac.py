@@ -22,6 +22,7 @@ from eosr.bands import NODATA
 from eosr.errors import GridError, RadiometryError, SourceError, warn
 from eosr.grid import from_arrays
 from eosr.items import CARRIED, read_item, tile_of
+from eosr.rasters import check_proj
 from eosr.stac_acquisitions import by_datatake, named, pieces, timestamp
 from eosr.stac_engines import ENGINES, can_read_s3, load
 from eosr.stac_records import Scene
@@ -127,6 +128,7 @@ def open_stac(
     size = _check_chunks(1536 if chunks is None else chunks)
     if engine not in ENGINES:
         raise SourceError(f"engine={engine!r} is unknown. Use one of {', '.join(map(repr, ENGINES))}.")
+    check_proj()
     window = _check_bbox(bbox, bbox_crs)
     items = find_items(
         source, collection=collection, bbox=_search_box(window, bbox_crs), intersects=intersects,

@@ -16,9 +16,7 @@ import numpy as np
 from eosr.errors import SourceError
 
 #: Field of an asset -> what it holds, where it is not null. Of properties, what is a mapping; others are one value.
-_OF_ASSETS: Final[dict[str, type]] = {
-    "href": str, "alternate": dict, "roles": list, "bands": list, "eo:bands": list, "raster:bands": list,
-}  # fmt: skip
+_OF_ASSETS: Final[dict[str, type]] = {"href": str, "alternate": dict, "roles": list}
 _OF_PROPERTIES: Final[dict[str, type]] = {"processing:software": dict, "eosr:provenance": dict}
 #: Properties that are one text, number or flag.
 _SINGLE: Final = (
@@ -88,7 +86,8 @@ def checked(item: Any) -> dict[str, Any]:
         }
         # Before STAC 0.8 bands were numbered: that says nothing about which one it is.
         for listed in ("bands", "eo:bands", "raster:bands"):
-            asset[listed] = [one if isinstance(one, dict) else {} for one in asset.get(listed) or ()]
+            bands = asset.get(listed)
+            asset[listed] = [one if isinstance(one, dict) else {} for one in (bands if isinstance(bands, list) else ())]
     return found
 
 
