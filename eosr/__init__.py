@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
+from eosr import commands as commands  # first: from here on Ctrl-C ends a command that is still importing the rest
+
+# isort: split
 from eosr import accessor as accessor  # registers `ds.s2sr`
 from eosr.adapt import adapt
 from eosr.consistency import project

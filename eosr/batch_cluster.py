@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import re
 import signal
 import socket
@@ -77,6 +78,7 @@ def _local(site: Site, logs: Path, left: int) -> Iterator[tuple[Any, Any]]:
     cuda = _dask_cuda() if site.gpus == site.processes else None
     cards = {"resources": {"GPU": 1}} | ({} if cuda else {"preload": [_PRELOAD]}) if site.gpus else {}
     made = cuda.LocalCUDACluster if cuda else LocalCluster
+    _check_semaphores()
     with ExitStack() as stack:
         with _deaf():
             cluster = stack.enter_context(
@@ -88,6 +90,17 @@ def _local(site: Site, logs: Path, left: int) -> Iterator[tuple[Any, Any]]:
                 )
             )  # fmt: skip
         yield stack.enter_context(Client(cluster)), lambda left: ""
+
+
+def _check_semaphores() -> None:
+    """Find out now whether processes can be started: dask's wait for each other by semaphores, which are files."""
+    try:
+        multiprocessing.get_context("spawn").Lock()
+    except (ImportError, OSError) as error:
+        raise BatchError(
+            f"workers cannot be started: there are no semaphores on this machine ({first_line(error)}). Make /dev/shm "
+            "writable, e.g. mount -o remount,rw /dev/shm, of a container with --shm-size=1g."
+        ) from None
 
 
 @contextmanager

@@ -27,10 +27,10 @@ from eosr.cli_options import (
     names,
     nearest,
     open_source,
-    say,
     source_options,
     typed,
 )
+from eosr.commands import run_command, say
 from eosr.errors import EosrError, EosrWarning
 from eosr.memory import keep_freed_memory
 
@@ -60,9 +60,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0, or 1 after an `EosrError`, which is printed as one line, or for a batch that is not complete.
+        0, or 1 after an `EosrError`, which is printed as one line, or for a batch that is not complete; 130 after
+        Ctrl-C, 141 where nobody reads what it prints any more.
         Wrong options exit with 2; any other error keeps its traceback.
     """
+    return run_command("eosr", lambda: _run(argv), "The same command goes on where it stopped.")
+
+
+def _run(argv: Sequence[str] | None) -> int:
     if argv is None:
         keep_freed_memory()  # a process of eosr's own: what a tile has freed is for the next one
     options, unknown = _parser().parse_known_args(argv)
@@ -74,9 +79,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except EosrError as error:
         say(f"eosr: {typed(str(error), options.parser.options())}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        say("eosr: interrupted. The same command goes on where it stopped.", file=sys.stderr)
-        return 130
 
 
 @contextmanager
@@ -87,7 +89,7 @@ def _warnings_in_a_line() -> Iterator[None]:
 
         def in_a_line(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
             if issubclass(category, EosrWarning):
-                print(f"eosr: note: {message}", file=sys.stderr)
+                say(f"eosr: note: {message}", file=sys.stderr)
             else:
                 show(message, category, *place, **more)
 

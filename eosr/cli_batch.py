@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from eosr.cli_evaluate import options_of
-from eosr.cli_options import DEGRADATIONS, Parser, check_degradation, say, source_options
+from eosr.cli_options import DEGRADATIONS, Parser, check_degradation, source_options
+from eosr.commands import say
 from eosr.cores import cores
 from eosr.errors import BatchError, printable
 

@@ -8,11 +8,10 @@ import difflib
 import os
 import re
 import shlex
-import sys
 from collections.abc import Sequence
-from typing import Any, Final, NoReturn, TextIO
+from typing import Any, Final, NoReturn
 
-from eosr.errors import EosrError, printable
+from eosr.errors import EosrError
 
 #: `eosr.methods.METHODS` and `eosr.degrade.DEGRADATIONS`, which cannot be imported here: --help answers at once.
 METHODS: Final = (
@@ -32,11 +31,6 @@ _ARGUMENT: Final = re.compile(
 )
 #: An option with the argument of the same meaning in brackets: the command line needs the option alone.
 _TWICE: Final = re.compile(r"(--[a-z-]+(?: [^\s(]+)?) \([a-z_]+=[^()]*\)")
-
-
-def say(text: object, *, end: str = "\n", file: TextIO | None = None) -> None:
-    """Print, without the escape sequences that names from outside may hold."""
-    (file or sys.stdout).write(printable(str(text)) + end)
 
 
 class Parser(argparse.ArgumentParser):

@@ -326,6 +326,11 @@ class _PerThread(ThreadLocalRioDataset):  # type: ignore[misc]  # as below
             self._threadlocal.ds, self._threadlocal.vrt = dataset, None
         return dataset
 
+    def read(self, window: Any, **kwargs: Any) -> Any:
+        # stackstac's own takes the name of the file for a format string, and stumbles over braces in it.
+        with self._env.read:
+            return self.dataset.read(window=window, **kwargs)
+
 
 class CheckedReader(AutoParallelRioReader):  # type: ignore[misc]  # stackstac publishes no types
     """stackstac's reader, with files opened and compared with their items by `eosr.rasters`, and named in errors."""

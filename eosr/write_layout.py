@@ -204,6 +204,15 @@ def local_path(path: str | os.PathLike[str]) -> Path:
         raise OutputError(
             f"{path} is a URL; eosr writes to disks only. Write to a folder, then copy it, e.g. with rclone."
         )
+    name = os.fspath(path)
+    try:
+        if "\0" in name:
+            raise UnicodeError
+        str(Path(name).absolute()).encode()
+    except (TypeError, UnicodeError):
+        raise OutputError(
+            f"{name!r} is a name that is not UTF-8, which GDAL and STAC need. Name another folder."
+        ) from None
     return Path(path).expanduser().absolute()
 
 
@@ -215,7 +224,7 @@ def check_linkable(folder: Path) -> None:
     OutputError
         With the sign.
     """
-    for sign in "#?":
+    for sign in "#?\\\t\n\r":
         if sign in str(folder):
             raise OutputError(
                 f"{folder} has a {sign!r} in its name, and STAC readers cut a path off there. Name another folder."

@@ -1,5 +1,7 @@
 """Site files of batches: read, refused with what is wrong, and turned into jobs."""
 
+import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -431,3 +433,18 @@ def test_slurm_that_does_not_answer_is_waited_for(tmp_path, monkeypatch):
     cluster = Cluster({"w-0": "7"})
     SlurmJobs(cluster, Site(kind="slurm"), tmp_path)(1)
     assert list(cluster.worker_spec) == ["w-0"]
+
+
+def test_without_semaphores_a_sentence_says_what_to_make_writable(tmp_path):
+    """As in containers whose /dev/shm is missing or read-only."""
+    start = (
+        "from pathlib import Path; from eosr.batch_cluster import workers_of; from eosr.batch_site import Site\n"
+        f"with workers_of(Site(processes=1), Path({str(tmp_path)!r})): pass"
+    )
+    command = f"mount -t tmpfs -o ro none /dev/shm && exec {sys.executable} -c {shlex.quote(start)}"
+    run = subprocess.run(["unshare", "-m", "sh", "-c", command], capture_output=True, text=True, check=False)
+    if "unshare" in run.stderr or "mount:" in run.stderr:
+        pytest.skip("this machine lets nobody mount")
+    assert re.search(
+        r"BatchError: workers cannot be started: there are no semaphores .*Read-only.*Make /dev/shm", run.stderr
+    )

@@ -20,7 +20,7 @@ LEVELS = {
     "grid": 1, "radiometry": 1, "degrade": 1, "consistency": 1, "gaps": 1, "patches": 1, "metrics": 1, "baselines": 1,
     "study_figures": 0,
     "durable": 2, "locks": 2, "stac": 2, "write": 2, "nn": 2, "sample": 2, "safe": 2, "sampling": 2, "sen2cor": 2,
-    "cores": 2, "cost": 2, "memory": 2,
+    "commands": 2, "cores": 2, "cost": 2, "memory": 2,
     "report": 3, "methods": 3, "tiles": 3, "tiling": 3, "superresolve": 3, "evaluate": 3, "exhibits": 3,
     "train": 3, "batch": 3, "demo": 3, "adapt": 3,
     "accessor": 4, "cli": 4, "train.cli": 4, "": 4, "testing": 4,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 
 import numpy as np
 import pystac
@@ -18,6 +19,7 @@ from pyproj import Transformer
 from test_write_zarr import scene
 
 import eosr
+from eosr.batch_checks import folder_of
 from eosr.errors import GridError, OutputError, RadiometryError, SourceError
 from eosr.product_collection import write_collection
 from eosr.stac import find_items, open_stac
@@ -150,11 +152,27 @@ def test_zarr_alone_has_an_item_that_names_the_store_and_its_bands(tmp_path):
     assert (degraded.items, [path.name for path in degraded.folder.iterdir()]) == ((), ["sharpened.zarr"])
 
 
+@pytest.mark.parametrize("name", ["a%20b", "a'b", "{a}", "[a]", "a:b", "~a", " ü日 ", "\x1b[2J", "a.zarr"])
+def test_a_folder_of_any_other_name_is_written_and_read(tmp_path, name):
+    ds = eosr.open_stac(write_scene(tmp_path / "source", size=36).item(), bands=["B02"])
+    made = deliver(ds, tmp_path / name)
+    np.testing.assert_array_equal(open_stac(made.items[0])["B02"], ds["B02"])
+
+
+@pytest.mark.parametrize("name", [os.fsdecode(b"a\xffb"), "a\0b"])
+def test_a_name_that_is_not_utf_8_is_refused_before_anything_is_written(tmp_path, name):
+    ds = scene(sharpened=True)
+    for write in (deliver, to_cog, to_zarr, folder_of):
+        with pytest.raises(OutputError, match=r"is a name that is not UTF-8, which GDAL and STAC need. Name another"):
+            write(tmp_path / name) if write is folder_of else write(ds, tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_that_readers_would_not_find_is_refused(tmp_path):
     ds = scene(sharpened=True)
-    for name in ("a?b", "a#b"):
+    for name in ("a?b", "a#b", "a\\b", "a\nb"):
         paths = to_cog(ds, tmp_path / name)
-        with pytest.raises(OutputError, match=r"a[?#]b has a '[?#]' in its name, and STAC readers cut a path off"):
+        with pytest.raises(OutputError, match=r"(?s)a.b has a '.{1,2}' in its name, and STAC readers cut a path off"):
             to_stac_item(ds, paths)
 
 

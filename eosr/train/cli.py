@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eosr.commands import run_command, say
 from eosr.errors import EosrError, RankLostError, SharedError
 
 if TYPE_CHECKING:
@@ -29,15 +30,16 @@ def main(argv: list[str] | None = None) -> int:
     _add_run(commands)
     _add_interpolate(commands)
     _add_bench_scaling(commands)
+    return run_command("eosr-train", lambda: _call(parser, argv), "The same command goes on from the last state.")
+
+
+def _call(parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
     options = parser.parse_args(argv)
     try:
         return int(options.call(options))
     except EosrError as error:
-        print(f"eosr-train: {error}", file=sys.stderr)
+        say(f"eosr-train: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("eosr-train: interrupted. The same command goes on from the last state.", file=sys.stderr)
-        return 130
 
 
 def _add_sample(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -68,9 +70,9 @@ def _sample(options: argparse.Namespace) -> int:
     else:
         tiles = sample_tiles(options.count, validation=options.validation, seed=options.seed)
     if options.csv:
-        print(to_csv(tiles), end="")
+        say(to_csv(tiles), end="")
         return 0
-    print(
+    say(
         to_toml(
             tiles, options.url, collection=options.collection, year=options.year, max_cloud_cover=options.max_cloud
         )
@@ -97,7 +99,7 @@ def _prepare(options: argparse.Namespace) -> int:
         path = prepare(config, options.out, progress=progress)
     store = PatchStore(path)
     _tell(f"{len(store)} patches of {len(store.scenes)} scenes; {len(store.validation_scenes)} kept out for validation")
-    print(path)
+    say(path)
     return 0
 
 
@@ -166,7 +168,7 @@ def _run_noticed(options: argparse.Namespace, communicator: Communicator) -> int
         print(f"eosr-train: rank {communicator.rank}: {error}", file=sys.stderr, flush=True)
         os._exit(1)
     if chief and path is not None:
-        print(path)
+        say(path)
     return leave(communicator, 0)
 
 
@@ -184,7 +186,7 @@ def _interpolate(options: argparse.Namespace) -> int:
     from eosr.nn.weights import load_weights, save_weights
 
     found = interpolate(load_weights(options.first), load_weights(options.second), options.share)
-    print(save_weights(found, options.out))
+    say(save_weights(found, options.out))
     return 0
 
 
@@ -215,7 +217,7 @@ def _bench_scaling(options: argparse.Namespace) -> int:
         ),
         tell=_tell,
     )  # fmt: skip
-    print(table)
+    say(table)
     return 0
 
 

@@ -1,0 +1,63 @@
+"""How `eosr` and `eosr-train` end where nobody can read what they print, and on Ctrl-C while being imported."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from eosr.commands import started_as
+
+COMMANDS = {"eosr": ["eosr.cli", "info", "bicubic"], "eosr-train": ["eosr.train.cli", "sample", "--preset", "dsen2"]}
+#: Stops in the first import of eosr that takes long, says so, and waits for Ctrl-C.
+_STOPPED = """
+import sys, time, runpy
+class Stop:
+    def find_spec(name, path=None, target=None):
+        if name == "xarray":
+            print("importing", flush=True)
+            time.sleep(60)
+sys.meta_path.insert(0, Stop)
+sys.argv = [sys.argv[1], "--version"]
+runpy.run_module({"eosr": "eosr.cli", "eosr-train": "eosr.train.cli"}.get(sys.argv[0], "eosr"), run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_or_closed_standard_output_is_a_sentence_or_silence(name, unbuffered):
+    command = [sys.executable, "-m", *COMMANDS[name]]
+    how = {"stderr": subprocess.PIPE, "text": True, "env": os.environ | {"PYTHONUNBUFFERED": unbuffered}}
+    with open("/dev/full", "w") as full:
+        run = subprocess.run(command, stdout=full, check=False, **how)
+    said = f"{name}: standard output does not take what is printed (No space left on device). Send it elsewhere.\n"
+    assert (run.returncode, run.stderr) == (1, said)
+    reader, writer = os.pipe()
+    os.close(reader)  # as `| head` does, once it has its lines
+    run = subprocess.run(command, stdout=writer, check=False, **how)
+    os.close(writer)
+    assert (run.returncode, run.stderr) == (141, "")
+    run = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *command], check=False, **how)
+    assert (run.returncode, run.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_ctrl_c_while_a_command_is_imported_ends_it_without_a_traceback(name):
+    with subprocess.Popen(
+        [sys.executable, "-c", _STOPPED, name], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "importing\n"
+        process.send_signal(signal.SIGINT)
+        assert process.communicate()[1] == f"{name}: interrupted before it began.\n"
+    assert process.returncode == 130
+
+
+def test_ctrl_c_in_another_program_that_imports_eosr_stays_what_it_is():
+    with subprocess.Popen(
+        [sys.executable, "-c", _STOPPED, "notebook"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "importing\n"
+        process.send_signal(signal.SIGINT)
+        assert "KeyboardInterrupt" in process.communicate()[1]
+    assert started_as() == ""
