@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 from eosr.bands import BANDS, BANDS_20M, BANDS_60M, check_bands
 from eosr.durable import put
-from eosr.errors import WeightsError
+from eosr.errors import MethodError, WeightsError
 from eosr.nn.dsen2 import FINE_BANDS, SCALE, Dsen2Generator
 from eosr.nn.kinds import Generator, build_generator, config_type
 from eosr.nn.weights_files import SHIPPED as SHIPPED
@@ -31,6 +31,8 @@ from eosr.nn.weights_files import weights_path as weights_path
 FORMAT: Final = 1
 #: What any number of a configuration may be.
 _SMALL: Final = 100
+#: Process in which torch was imported.
+_PROCESS: Final = os.getpid()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +172,14 @@ def load_weights(source: str | os.PathLike[str]) -> Weights:
         If there is no such file, or it is damaged, or its tensors do not fit its configuration; in one sentence.
     MissingExtraError
         If it is a Keras file and h5py is not installed.
+    MethodError
+        In a fork of a process that has torch: the threads of torch and dask are not there, and are waited for.
     """
+    if os.getpid() != _PROCESS:
+        raise MethodError(
+            "this process was forked from one that has torch, whose threads do not survive that: it would wait for "
+            "ever. Start processes so: multiprocessing.get_context('spawn').Pool(2), or use eosr batch."
+        )
     # Imported here: reading other files than eosr's own is rare.
     from eosr.nn.dsen2_files import is_dsen2_file, read_dsen2
 

@@ -5,6 +5,8 @@ import os
 import pickle
 import resource
 import struct
+import subprocess
+import sys
 import zipfile
 from dataclasses import replace
 
@@ -262,3 +264,19 @@ def test_a_full_disk_leaves_the_old_file_and_no_half_one(path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert path.read_bytes() == before
     assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_a_fork_of_a_process_that_has_torch_is_refused_instead_of_waiting_for_ever():
+    """OpenMP's and dask's threads do not survive a fork (pytorch/pytorch#17199)."""
+    script = (
+        "import multiprocessing\n"
+        "from eosr.testing import synthetic_scene\n"
+        "def work(seed):\n"
+        "    synthetic_scene(60, 60, level='L2A', seed=seed).s2sr.superresolve(bands=['B05'])\n"
+        "if __name__ == '__main__':\n"
+        "    work(1)\n"
+        "    multiprocessing.get_context('fork').Pool(1).map(work, [1])\n"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=False)
+    assert "MethodError: this process was forked from one that has torch" in run.stderr
+    assert run.stderr.rstrip().endswith("multiprocessing.get_context('spawn').Pool(2), or use eosr batch.")
