@@ -249,7 +249,8 @@ def _with_consistency(markdown: str, consistency: dict[str, dict[str, float]]) -
     rows, columns = VALIDATION_BLOCK
     lines += [
         f"Scored on the {(rows.stop - rows.start) / 100:.1f} x {(columns.stop - columns.start) / 100:.1f} km of the "
-        "image that was trained on, another part of it: unseen places score worse. SAM and ERGAS compare all bands of one pixel size.",
+        "image that was trained on, another part of it: unseen places score worse.",
+        "SAM and ERGAS compare all bands of one pixel size.",
         "Consistency: RMSE between the files that were written, degraded, and the measurement, over the whole window.",
     ]
     return "\n".join(lines) + "\n"
