@@ -20,6 +20,7 @@ from eosr.errors import BatchError, EosrError, EosrWarning, GridError
 from eosr.items import read_item
 from eosr.stac import find_items, open_stac
 from eosr.stac_acquisitions import by_datatake, timestamp
+from eosr.stac_plain import plain
 from eosr.stac_records import Scene as Image
 from eosr.superresolve import superresolve
 from eosr.write_delivery import Format
@@ -248,6 +249,7 @@ def _items(source: Any) -> list[Mapping[str, Any]]:
         members = None
     if members is None or not all(isinstance(one, Mapping) for one in members):
         members = list(find_items(source if members is None else members))
+    members = [plain(item) for item in members]
     return list({json.dumps(item, sort_keys=True, default=str): item for item in reversed(members)}.values())[::-1]
 
 

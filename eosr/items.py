@@ -15,12 +15,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from eosr.band_names import band_named
 from eosr.bands import BANDS, QUANTIFICATION, TILE_SIDE, bands_of, check_bands
 from eosr.errors import BandError, GridError, RadiometryError, SourceError
 from eosr.offset import applied_flag, offset_of, whole_offset
+from eosr.stac_plain import checked, moment
 from eosr.stac_records import Asset, Scene
 
 _LEVELS: Final = {"S2MSI1C": "L1C", "S2MSI2A": "L2A"}
@@ -74,8 +76,8 @@ def read_item(
     RadiometryError
         If the offset cannot be told.
     """
-    properties = _check_item(item)
-    name = str(item["id"])
+    item = checked(item)
+    properties, name = item["properties"], str(item["id"])
     product = _product(item, properties)
     level = _level(item, properties, product)
     ours = _made_by_eosr(properties)
@@ -112,20 +114,6 @@ def read_item(
     )
 
 
-def _check_item(item: Mapping[str, Any]) -> Mapping[str, Any]:
-    if not isinstance(item, Mapping) or item.get("type") != "Feature":
-        kind = item.get("type", "no type") if isinstance(item, Mapping) else type(item).__name__
-        raise SourceError(f"a STAC item is a Feature, this is {kind!r}. Give an item, a catalogue or an API's URL.")
-    for key in ("id", "properties", "assets"):
-        if not item.get(key):
-            raise SourceError(
-                f"item {item.get('id', 'without id')} has no {key}, so it is a fragment of an item. Fetch the whole "
-                "item from its catalogue, e.g. with pystac.Item.from_file(url)."
-            )
-    properties: Mapping[str, Any] = item["properties"]
-    return properties
-
-
 def _product(item: Mapping[str, Any], properties: Mapping[str, Any]) -> str:
     names = (properties.get("s2:product_uri"), properties.get("sentinel:product_id"), item["id"])
     texts = [str(name).removesuffix(".SAFE") for name in names if name]
@@ -153,12 +141,17 @@ def _datetime(properties: Mapping[str, Any], name: str) -> str:
     stated = properties.get("datetime") or properties.get("start_datetime")
     if not stated:
         raise SourceError(f"item {name} has no datetime. Add it: item['properties']['datetime'] = '2023-06-01T10:15Z'.")
-    return str(stated)
+    try:
+        return f"{moment(stated):%Y-%m-%dT%H:%M:%S.%fZ}"
+    except ValueError:
+        remedy = "Write it so: item['properties']['datetime'] = '2023-06-01T10:15:00Z'."
+        raise SourceError(f"item {name} has datetime {stated!r}, which is not ISO 8601. {remedy}") from None
 
 
 def tile_of(item: Mapping[str, Any]) -> str:
     """MGRS tile of a STAC item, e.g. ``"32TQM"``; ``""`` if it does not say."""
-    properties = _check_item(item)
+    item = checked(item)
+    properties = item["properties"]
     product = _product(item, properties)
     texts = [properties.get("s2:mgrs_tile"), str(properties.get("grid:code") or "").removeprefix("MGRS-")]
     match = _PRODUCT.match(product)
@@ -172,11 +165,11 @@ def tile_of(item: Mapping[str, Any]) -> str:
 
 def _datatake(properties: Mapping[str, Any], product: str) -> str:
     match = _PRODUCT.match(product)
-    if match:
-        return match[2]
-    stated = str(properties.get("s2:datatake_id") or properties.get("eopf:datatake_id") or "")
+    stated = match[2] if match else str(properties.get("s2:datatake_id") or properties.get("eopf:datatake_id") or "")
     found = re.search(r"\d{8}T\d{6}", stated)
-    return found[0] if found else ""
+    with suppress(ValueError):  # digits that are not a time name no datatake
+        return f"{moment(found[0]):%Y%m%dT%H%M%S}" if found else ""
+    return ""
 
 
 def _datastrip(properties: Mapping[str, Any]) -> str:
@@ -222,6 +215,11 @@ def _assets(
         stores = [str(asset.get("href")) for asset in item["assets"].values() if "zarr" in str(asset.get("type") or "")]
         if stores:
             store = stores[0].partition(".zarr")[0] + ".zarr"
+            if _made_by_eosr(properties):
+                raise SourceError(
+                    f"item {name} holds one Zarr store of eosr, and no images. Open it: xr.open_zarr({store!r}, "
+                    "decode_coords='all')."
+                )
             raise SourceError(
                 f"item {name} lists no images but a Zarr store, as items of EOPF products do. Open the store itself: "
                 f"eosr.open_eopf({store!r})."
@@ -268,7 +266,7 @@ def _epsg(asset: Mapping[str, Any], properties: Mapping[str, Any], name: str) ->
     for source in (asset, properties):
         code = source.get("proj:code") or source.get("proj:epsg")
         if code:
-            number = re.fullmatch(r"(?:EPSG:)?(\d+)", str(code), re.IGNORECASE)
+            number = re.fullmatch(r"(?:EPSG:)?(\d{4,6})(?:\.0)?", str(code), re.IGNORECASE)  # in tables a float
             if number:
                 return int(number[1])
             raise SourceError(f"item {name} is in {code!r}; only EPSG codes can be opened. Sentinel-2 tiles have one.")

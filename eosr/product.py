@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -12,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
+import numpy as np
 import pystac
 import rasterio
 import rasterio.warp
@@ -26,6 +27,8 @@ from eosr.bands import BANDS
 from eosr.durable import name_for, put_text
 from eosr.errors import OutputError
 from eosr.radiometry import check_stated, for_its_times
+from eosr.rasters import check_proj
+from eosr.stac_plain import moment
 from eosr.write_layout import (
     attrs_at,
     check_absent,
@@ -39,7 +42,7 @@ from eosr.write_layout import (
     times_of,
 )  # fmt: skip
 
-_EXTENSIONS = {"projection": "v2.0.0", "raster": "v2.0.0", "eo": "v2.0.0", "processing": "v1.2.0"}
+_EXTENSIONS = {"projection": "v1.2.0", "raster": "v2.0.0", "eo": "v2.0.0", "processing": "v1.2.0"}
 _OF_ITEMS = ("projection", "processing")
 _COG_TYPE = "image/tiff; application=geotiff; profile=cloud-optimized"
 _ZARR_TYPE = "application/vnd.zarr; version=3"
@@ -237,6 +240,7 @@ def _files_of(paths: str | Path | Sequence[str | Path]) -> list[_File]:
             raise OutputError("there is no file to describe. Give what eosr.to_cog returned.")
     else:
         raise OutputError(f"paths is a {type(paths).__name__}. Give what eosr.to_cog returned, or its folder.")
+    check_proj()
     files = [_file(local_path(path)) for path in found]
     if len({file.path.parent for file in files}) > 1:
         raise OutputError(
@@ -282,14 +286,37 @@ def _footprint(files: Sequence[_File]) -> dict[str, Any]:
     left, bottom, right, top = (
         pick(side) for pick, side in zip((min, min, max, max), zip(*edges, strict=True), strict=True)
     )
-    ring = [(left, bottom), (right, bottom), (right, top), (left, top), (left, bottom)]
-    lonlat = CRS.from_epsg(4326)
-    box = rasterio.warp.transform_bounds(files[0].crs, lonlat, left, bottom, right, top)
-    outline = rasterio.warp.transform_geom(
-        files[0].crs, lonlat, {"type": "Polygon", "coordinates": [ring]}, precision=7
-    )
-    polygon = [[[float(number) for number in point] for point in ring] for ring in outline["coordinates"]]
-    return {"bbox": [round(edge, 7) for edge in box], "geometry": {"type": "Polygon", "coordinates": polygon}}
+    share = np.linspace(0, 1, 22)[:-1]
+    x = left + (right - left) * np.concatenate([share, np.ones(21), 1 - share, np.zeros(21)])
+    y = bottom + (top - bottom) * np.concatenate([np.zeros(21), share, np.ones(21), 1 - share])
+    east, north = map(np.array, rasterio.warp.transform(files[0].crs, CRS.from_epsg(4326), x, y))
+    if east.max() - east.min() > 180:  # on both sides of the antimeridian
+        east = np.where(east < 0, east + 360, east)
+    # The corners; points between them say how far the edges bulge.
+    ring = [(float(east[k % 84]), float(north[k % 84])) for k in range(0, 85, 21)]
+    parts = [_rounded(_side(ring, 1)), _rounded([(lon - 360, lat) for lon, lat in _side(ring, -1)])]
+    over = bool(parts[1])
+    box = [east.min(), north.min(), east.max() - 360 * over, north.max()]
+    shape: Any = {"type": "MultiPolygon", "coordinates": [[part] for part in parts if part]}
+    return {
+        "bbox": [round(float(edge), 7) for edge in box],
+        "geometry": shape if over else {"type": "Polygon", "coordinates": [parts[0]]},
+    }
+
+
+def _side(ring: list[tuple[float, float]], sign: int) -> list[tuple[float, float]]:
+    """Cut a convex ring at 180 degrees: what lies west of it (``sign`` 1) or east of it (-1); empty without area."""
+    kept: list[tuple[float, float]] = []
+    for (lon, lat), (other, beyond) in itertools.pairwise(ring):
+        if sign * (180 - lon) >= 0:
+            kept.append((lon, lat))
+        if (lon - 180) * (other - 180) < 0:
+            kept.append((180.0, lat + (beyond - lat) * (180 - lon) / (other - lon)))
+    return [*kept, kept[0]] if any(lon != 180 for lon, _ in kept) else []
+
+
+def _rounded(ring: list[tuple[float, float]]) -> list[list[float]]:
+    return [[round(lon, 7), round(lat, 7)] for lon, lat in ring]
 
 
 def _properties(files: Sequence[_File], attrs: Mapping[str, Any], time: str | None) -> dict[str, Any]:
@@ -311,7 +338,7 @@ def _properties(files: Sequence[_File], attrs: Mapping[str, Any], time: str | No
         "instruments": ["msi"],
         "gsd": min(file.transform.a for file in files),
         **{key: value for key, value in optional.items() if value},
-        "proj:code": _code(files[0]),
+        **_code(files[0]),
         "processing:software": {"eosr": __version__},
         "processing:lineage": _lineage(attrs, ids, sharpened),
         "eosr:sharpened": sharpened,
@@ -322,11 +349,9 @@ def _properties(files: Sequence[_File], attrs: Mapping[str, Any], time: str | No
 
 def _utc(text: str) -> str:
     try:
-        moment = pd.Timestamp(text)
-    except ValueError as error:
-        raise OutputError(f"time={text!r} is no time. Write it as ISO 8601: time='2023-06-06T10:15:59Z'.") from error
-    naive = moment if moment.tz is None else moment.tz_convert("UTC").tz_localize(None)
-    return f"{naive.isoformat()}Z"
+        return moment(text).isoformat().replace("+00:00", "Z")
+    except ValueError:
+        raise OutputError(f"time={text!r} is not a time. Write it as ISO 8601: time='2023-06-06T10:15:59Z'.") from None
 
 
 def _lineage(attrs: Mapping[str, Any], ids: Sequence[str], sharpened: bool) -> str:
@@ -337,11 +362,12 @@ def _lineage(attrs: Mapping[str, Any], ids: Sequence[str], sharpened: bool) -> s
     return f"{', '.join(ids) or 'Sentinel-2'} {verb} by eosr {__version__}" + (f" ({how})." if how else ".")
 
 
-def _code(file: _File) -> str:
+def _code(file: _File) -> dict[str, Any]:
+    """CRS in both versions of the projection extension: stackstac 0.5 knows the first alone."""
     epsg = file.crs.to_epsg()
     if epsg is None:
         raise OutputError(f"the CRS of {file.path} has no EPSG code, which proj:code needs. Write it in a UTM zone.")
-    return f"EPSG:{epsg}"
+    return {"proj:code": f"EPSG:{epsg}", "proj:epsg": epsg}
 
 
 def _asset(file: _File, folder: Path) -> dict[str, Any]:
@@ -366,7 +392,7 @@ def _asset(file: _File, folder: Path) -> dict[str, Any]:
         "raster:scale": file.scale,
         "raster:offset": file.offset,
         "raster:spatial_resolution": file.transform.a,
-        "proj:code": _code(file),
+        **_code(file),
         "proj:shape": list(file.shape),
         "proj:transform": list(file.transform)[:6],
         "file:size": file.path.stat().st_size,

@@ -33,8 +33,7 @@ def write_collection(path: Path, items: Sequence[Path], *, id: str | None = None
     read = [pystac.Item.from_file(str(item)) for item in items]
     boxes = [item.bbox for item in read if item.bbox]
     times = sorted(item.datetime for item in read if item.datetime)
-    space = [[pick(box[k] for box in boxes) for k, pick in enumerate((min, min, max, max))]]
-    extent = pystac.Extent(pystac.SpatialExtent(space), pystac.TemporalExtent([[times[0], times[-1]]]))
+    extent = pystac.Extent(pystac.SpatialExtent([_around(boxes)]), pystac.TemporalExtent([[times[0], times[-1]]]))
     collection = pystac.Collection(
         id=id or path.parent.name or "eosr", title="Sentinel-2 at 10 m",
         description="Sentinel-2 bands sharpened to 10 m by eosr, one item per satellite, tile and day.",
@@ -50,3 +49,12 @@ def write_collection(path: Path, items: Sequence[Path], *, id: str | None = None
     ]  # fmt: skip
     put_text(path, json.dumps(told, indent=2) + "\n")
     return collection
+
+
+def _around(boxes: Sequence[Sequence[float]]) -> list[float]:
+    """West, south, east, north of all boxes; where one of them crosses the antimeridian, west > east as there."""
+    over = any(west > east for west, _, east, _ in boxes)
+    # Longitudes from 0 to 360: the antimeridian lies within.
+    spans = [[lon + 360 if over and lon < 0 else lon for lon in (west, east)] for west, _, east, _ in boxes]
+    west, east = min(span[0] for span in spans), max(span[1] for span in spans)
+    return [west, min(box[1] for box in boxes), east - 360 if east > 180 else east, max(box[3] for box in boxes)]

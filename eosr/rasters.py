@@ -8,15 +8,18 @@ name another for its overviews is refused: GDAL would open that one with any dri
 
 from __future__ import annotations
 
+import os
+from functools import cache
 from typing import Any, Final
 
 import numpy as np
+import pyproj
 import rasterio
 from rasterio.crs import CRS
-from rasterio.errors import RasterioIOError
+from rasterio.errors import CRSError, RasterioIOError
 
 from eosr.bands import TILE_SIDE
-from eosr.errors import SourceError
+from eosr.errors import EosrError, SourceError, first_line
 
 #: GDAL's names of GeoTIFF (COGs too) and JPEG 2000. rasterio 1.4 takes one name at a time.
 DRIVERS: Final = ("GTiff", "JP2OpenJPEG")
@@ -24,6 +27,28 @@ DRIVERS: Final = ("GTiff", "JP2OpenJPEG")
 SEALED: Final = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
 
 Bounds = tuple[float, float, float, float]
+
+
+@cache
+def check_proj() -> None:
+    """Make sure that rasterio and pyproj know coordinate systems: a variable may name the database of another program.
+
+    Raises
+    ------
+    EosrError
+        If it does; the message names the variable.
+    """
+    try:
+        CRS.from_epsg(32632)
+        pyproj.CRS.from_epsg(32632)
+    except (CRSError, pyproj.exceptions.ProjError) as error:
+        named = [name for name in ("PROJ_DATA", "PROJ_LIB") if name in os.environ]
+        told = " and ".join(f"{name}={os.environ[name]}" for name in named) or "its installation"
+        remedy = f"unset {' '.join(named)}" if named else "pip install --force-reinstall rasterio pyproj"
+        raise EosrError(
+            f"PROJ cannot use the database of coordinate systems that {told} leads to, which is that of another "
+            f"program, or none ({first_line(error)}). Before the next start: {remedy}"
+        ) from None
 
 
 def open_raster(address: str, reader: type[Any] = rasterio.DatasetReader) -> Any:

@@ -22,6 +22,7 @@ from eosr.bands import NODATA
 from eosr.errors import GridError, RadiometryError, SourceError, warn
 from eosr.grid import from_arrays
 from eosr.items import CARRIED, read_item, tile_of
+from eosr.rasters import check_proj
 from eosr.stac_acquisitions import by_datatake, named, pieces, timestamp
 from eosr.stac_engines import ENGINES, can_read_s3, load
 from eosr.stac_records import Scene
@@ -127,6 +128,7 @@ def open_stac(
     size = _check_chunks(1536 if chunks is None else chunks)
     if engine not in ENGINES:
         raise SourceError(f"engine={engine!r} is unknown. Use one of {', '.join(map(repr, ENGINES))}.")
+    check_proj()
     window = _check_bbox(bbox, bbox_crs)
     items = find_items(
         source, collection=collection, bbox=_search_box(window, bbox_crs), intersects=intersects,
@@ -165,9 +167,19 @@ def by_tile(items: Sequence[Item]) -> dict[str, list[Item]]:
 
 
 def of_tile(items: Sequence[Item], tile: str) -> list[Item]:
-    """Items of one MGRS tile, however it is written: ``"32TQM"``, ``"T32TQM"``, ``"5VNK"``."""
+    """Items of one MGRS tile, however it is written: ``"32TQM"``, ``"T32TQM"``, ``"5VNK"``.
+
+    What cannot be read stays: who opens it says why.
+    """
     wanted = str(tile).upper().removeprefix("T").zfill(5)
-    return [item for item in items if tile_of(item) == wanted]
+
+    def is_of_it(item: Item) -> bool:
+        try:
+            return tile_of(item) == wanted
+        except SourceError:
+            return True
+
+    return [item for item in items if is_of_it(item)]
 
 
 def _check_chunks(chunks: int) -> int:
@@ -215,7 +227,9 @@ def _project(box: BBox, source: Any, target: Any) -> BBox:
     to_x, to_y = transformer.transform(x, y)
     if not (np.isfinite(to_x).all() and np.isfinite(to_y).all()):
         return math.nan, math.nan, math.nan, math.nan
-    return float(to_x.min()), float(to_y.min()), float(to_x.max()), float(to_y.max())
+    over = target == LONLAT and np.ptp(to_x) > 180  # on both sides of the antimeridian: west > east
+    to_x = np.where(over & (to_x < 0), to_x + 360, to_x)
+    return float(to_x.min()), float(to_y.min()), float(to_x.max()) - 360 * bool(over), float(to_y.max())
 
 
 def _window(scene: Scene, window: BBox | None, bbox_crs: str) -> BBox:

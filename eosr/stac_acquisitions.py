@@ -11,10 +11,10 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 import numpy as np
-import pandas as pd
 
-from eosr.errors import RadiometryError, SourceError, warn
+from eosr.errors import RadiometryError, warn
 from eosr.offset import baseline_number
+from eosr.stac_plain import moment
 from eosr.stac_records import Scene
 
 #: Longest time between the start of a datatake and an image of it, where items do not name it; the next orbit comes
@@ -23,18 +23,8 @@ _LONGEST: Final = np.timedelta64(30, "m")
 
 
 def timestamp(scene: Scene) -> np.datetime64:
-    """Time of an item, UTC.
-
-    Raises
-    ------
-    SourceError
-        If its text is no ISO 8601.
-    """
-    try:
-        stamp = pd.Timestamp(scene.datetime)
-    except ValueError as error:
-        raise SourceError(f"item {scene.id} has datetime {scene.datetime!r}, which is not ISO 8601.") from error
-    return (stamp.tz_convert(None) if stamp.tzinfo else stamp).to_datetime64()
+    """Time of an item, UTC."""
+    return np.datetime64(scene.datetime.removesuffix("Z"), "ns")
 
 
 def by_datatake(scenes: Iterable[Scene]) -> list[list[Scene]]:
@@ -62,7 +52,7 @@ def _is_of(scene: Scene, first: Scene) -> bool:
 
 
 def _start(scene: Scene) -> np.datetime64:
-    return np.datetime64(pd.Timestamp(scene.datatake), "ns") if scene.datatake else timestamp(scene)
+    return np.datetime64(moment(scene.datatake).replace(tzinfo=None), "ns") if scene.datatake else timestamp(scene)
 
 
 def pieces(scenes: Sequence[Scene]) -> list[Scene]:

@@ -98,7 +98,16 @@ def _bbox(bbox: Any) -> tuple[float, ...]:
             f"bbox={box} is outside of all longitudes and latitudes [degree]. If it is in metres of the scene's UTM "
             "zone, say so: --bbox-crs item (bbox_crs='item'), or give its CRS, e.g. --bbox-crs EPSG:32632."
         )
-    return box
+    half = len(box) // 2
+    west, east = _wrapped(box[0], box[half])
+    return (west, *box[1:half], east, *box[half + 1 :])
+
+
+def _wrapped(west: float, east: float) -> tuple[float, float]:
+    """Longitudes of catalogues: -180 to 180, and west > east across the antimeridian, also where 170 to 190 is said."""
+    if east - west >= 360:
+        return -180.0, 180.0
+    return west + 360 * ((west < -180) - (west >= 180)), east + 360 * ((east <= -180) - (east > 180))
 
 
 def _query(query: Any) -> Any:
@@ -174,4 +183,10 @@ def box_of(geometry: Any) -> BBox | None:
 
     collect(geometry["coordinates"])
     lon, lat = [point[0] for point in numbers], [point[1] for point in numbers]
-    return min(lon), min(lat), max(lon), max(lat)
+    west, east = min(lon), max(lon)
+    # Cut at the antimeridian, as GeoJSON asks for: parts that end there, and parts that begin there.
+    if (west, east) == (-180, 180) and geometry["type"] == "MultiPolygon":
+        edges = [[point[0] for point in part[0]] for part in geometry["coordinates"]]
+        if all(max(edge) <= 0 or min(edge) >= 0 for edge in edges):
+            west, east = min(one for one in lon if one > 0), max(one for one in lon if one < 0)
+    return west, min(lat), east, max(lat)

@@ -6,7 +6,6 @@ Items stay as they were published. pystac would migrate them (``proj:epsg`` beco
 
 from __future__ import annotations
 
-import copy
 import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,11 +15,12 @@ import pystac
 from pystac_client import Client, ConformanceClasses
 from pystac_client.exceptions import APIError
 
-from eosr.errors import SourceError, first_line
+from eosr.errors import SourceError, first_line, warn
 from eosr.items import REFUSED
 from eosr.stac_conditions import OPERATORS, box_of, conditions_of
 from eosr.stac_conditions import BBox as BBox
 from eosr.stac_entry import entry
+from eosr.stac_plain import moment, plain
 from eosr.stac_web import (
     TIMEOUT,
     Limits,
@@ -99,6 +99,10 @@ def find_items(
                 matching.append(item)
         except SourceError as error:  # one odd item must not stand in the way of the others
             unreadable.append(error)
+        except (AttributeError, IndexError, TypeError, ValueError) as error:
+            unreadable.append(
+                SourceError(f"item {item.get('id')} cannot be searched: its bbox or properties are odd ({error}).")
+            )
     if not matching:
         if unreadable:
             raise unreadable[0]
@@ -109,6 +113,8 @@ def find_items(
         raise SourceError(
             f"no item found in {_name(source)} with {asked} ({len(found)} seen before filtering). {remedy}"
         )
+    if unreadable:
+        warn(f"{len(unreadable)} of {len(found)} items were left out, because they cannot be searched: {unreadable[0]}")
     return matching
 
 
@@ -161,14 +167,14 @@ def _of_catalogue(catalogue: pystac.Catalog, web: Web) -> list[Item]:
 
 
 def _plain(item: pystac.Item, origin: str = "") -> Item:
-    plain = item.to_dict(include_self_link=True, transform_hrefs=False)
-    return _absolute(plain, item.get_self_href() or "", origin)
+    found = item.to_dict(include_self_link=True, transform_hrefs=False)
+    return _absolute(found, item.get_self_href() or "", origin)
 
 
 def _items_in(document: Any, href: str, conditions: Mapping[str, Any], web: Web) -> tuple[bool, list[Item]]:
     if isinstance(document, list):
         return True, [item for part in document for item in _items_in(part, href, conditions, web)[1]]
-    kind = document.get("type") if isinstance(document, Mapping) else None
+    kind = plain(document.get("type")) if isinstance(document, Mapping) else None
     if kind == "Feature":
         web.found(1, href)
         return True, [_absolute(document, href or _self_href(document), href)]
@@ -205,10 +211,10 @@ def _absolute(item: Any, base: str, origin: str = "") -> Item:
             f"{origin or base or 'the source given'} holds {type(item).__name__} {item!r} where an item should be. "
             "Correct it, or give the items themselves."
         )
-    plain: Item = copy.deepcopy(dict(item))
+    found: Item = plain(item)
     if is_remote(origin):
         base = resolve(base, origin)
-    assets = plain.get("assets")
+    assets = found.get("assets")
     for asset in assets.values() if isinstance(assets, Mapping) else ():
         alternates = asset.get("alternate") if isinstance(asset, Mapping) else None
         for place in (asset, *(alternates.values() if isinstance(alternates, Mapping) else ())):
@@ -219,7 +225,7 @@ def _absolute(item: Any, base: str, origin: str = "") -> Item:
             except SourceError as error:
                 del place["href"]
                 place[REFUSED] = str(error)
-    return plain
+    return found
 
 
 def _search(href: str, conditions: Mapping[str, Any], web: Web) -> list[Item]:
@@ -315,23 +321,20 @@ def _in_period(item: Mapping[str, Any], period: str) -> bool:
     begin, _, end = period.partition("/")
     stated = str(properties.get("datetime") or properties.get("start_datetime") or "")
     try:
-        moment = _moment(stated)
+        taken = _moment(stated)
     except ValueError as error:
         raise SourceError(
             f"item {item.get('id')} has datetime {stated!r}, which is not ISO 8601, so it cannot be searched by time. "
             "Correct the item."
         ) from error
-    if moment is None:
+    if taken is None:
         return False
     first, last = _moment(begin), _moment(end or begin)
-    return (first is None or first <= moment) and (last is None or moment <= last.replace(microsecond=999999))
+    return (first is None or first <= taken) and (last is None or taken <= last.replace(microsecond=999999))
 
 
 def _moment(text: str) -> dt.datetime | None:
-    if text in ("", ".."):
-        return None
-    moment = dt.datetime.fromisoformat(text)
-    return moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
+    return None if text in ("", "..") else moment(text)
 
 
 def _overlap(one: Sequence[float], other: Sequence[float]) -> bool:

@@ -25,6 +25,7 @@ from eosr.durable import name_for
 from eosr.errors import GridError, NoRoomError, OutputError
 from eosr.grid import transform_of, with_grid_mappings
 from eosr.radiometry import PER_TIME, for_its_times, listed
+from eosr.rasters import check_proj
 
 #: Numbers that eosr writes: digital numbers with 0 = nodata, or float32 with NaN = nodata.
 DTYPES = ("uint16", "float32")
@@ -100,6 +101,7 @@ def _layer(ds: xr.Dataset, group: int, names: tuple[str, ...]) -> Layer:
     y, x, mapping = f"y{group}", f"x{group}", f"spatial_ref{group}"
     attrs = ds[mapping].attrs if mapping in ds.coords else {}
     try:
+        check_proj()
         crs = CRS.from_wkt(attrs.get("crs_wkt") or attrs.get("spatial_ref") or "")
     except CRSError as error:
         raise GridError(

@@ -30,6 +30,7 @@ ROOM_OF = {
     "band_names": "bands", "masks": "grid", "offset": "radiometry",
     "foreign": "stac", "foreign_layers": "stac", "foreign_pixels": "stac",
     "items": "stac", "rasters": "stac", "stac_acquisitions": "stac", "stac_conditions": "stac", "stac_entry": "stac",
+    "stac_plain": "stac",
     "stac_records": "stac", "stac_search": "stac", "stac_web": "stac", "stac_engines": "stac", "stac_odc": "stac",
     "product": "write", "product_collection": "write", "write_blocks": "write", "write_cog": "write",
     "write_delivery": "write", "write_layout": "write", "write_order": "write", "write_zarr": "write",
@@ -61,7 +62,8 @@ SAME_LEVEL = {
     "nn": {"durable"},  # weights are whole or not there
     "safe": {"stac", "durable"},  # a product is opened as the item it would be; staged files are whole or not there
     "cost": {"write"},  # the progress bar
-    "write": {"cores", "durable", "locks"},  # as many files at a time; on the disk before they have a name
+    # as many files at a time; on the disk before they have a name; one reading of ISO 8601
+    "write": {"cores", "durable", "locks", "stac"},
     "evaluate": {"superresolve", "methods", "tiling"},  # it scores what superresolve makes of what was chosen
     "exhibits": {"superresolve", "evaluate", "methods", "report"},  # it shows what evaluate scores
     "batch": {"superresolve"},  # it makes of many scenes what superresolve makes of one

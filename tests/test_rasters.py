@@ -3,9 +3,16 @@
 The canary is a file of this disk whose pixels are 7777, the second server one that nobody has a reason to ask.
 """
 
+import json
+import os
 import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
+import pyproj
 import pytest
 import rasterio
 from affine import Affine
@@ -176,3 +183,52 @@ def test_a_block_larger_than_a_tile_of_sentinel_2_is_refused_before_it_is_read(f
         pass
     with pytest.raises(SourceError, match=r"in blocks of 11040 x 11040 pixels, more than a tile"):
         open_stac(item_of(first), bands=["B02"]).B02.compute()
+
+
+_DOORS = """
+import json, sys
+from pathlib import Path
+from eosr import open_stac, to_cog, to_stac_item, to_zarr
+from eosr.batch_plan import BatchConfig, plan
+from eosr.errors import EosrError
+from eosr.testing import synthetic_scene
+from eosr.write import deliver
+item, out = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
+ds = synthetic_scene(60, 60, level="L2A")
+for name, door in {
+    "stackstac": lambda: open_stac(item), "odc": lambda: open_stac(item, engine="odc"),
+    "window": lambda: open_stac(item, bbox=(699960, 4996440, 703560, 5000040), bbox_crs="EPSG:32632"),
+    "zarr": lambda: to_zarr(ds, out / "a.zarr"), "cog": lambda: to_cog(ds, out), "both": lambda: deliver(ds, out / "b"),
+    "item": lambda: to_stac_item(None, [item["assets"]["B02"]["href"]]), "batch": lambda: plan([item], BatchConfig()),
+}.items():
+    try:
+        door()
+    except EosrError as error:
+        print(name, error)
+print(*out.glob("**/*.*"))
+"""
+
+
+@pytest.mark.parametrize("variable", ["PROJ_DATA", "PROJ_LIB"])
+def test_the_database_of_another_proj_is_a_sentence_that_names_the_variable(tmp_path, variable):
+    """As QGIS and PostGIS leave it: their proj.db is of an older layout, or the folder is gone."""
+    old, out = tmp_path / "old", tmp_path / "out"
+    old.mkdir()
+    out.mkdir()
+    shutil.copy(Path(pyproj.datadir.get_data_dir()) / "proj.db", old)
+    with sqlite3.connect(old / "proj.db") as database:
+        database.execute("UPDATE metadata SET value='0' WHERE key='DATABASE.LAYOUT.VERSION.MINOR'")
+    (tmp_path / "item.json").write_text(json.dumps(write_scene(tmp_path / "scene", size=60).item()))
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("PROJ_")}
+    run = subprocess.run(
+        [sys.executable, "-c", _DOORS, tmp_path / "item.json", out],
+        env=clean | {variable: str(old)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    *said, written = run.stdout.split("\n")[:-1]
+    doors = ["stackstac", "odc", "window", "zarr", "cog", "both", "item", "batch"]
+    assert [line.partition(" ")[0] for line in said] == doors
+    for line in said:
+        assert f"that {variable}={old} leads to, which is that of another program" in line
+        assert line.endswith(f"Before the next start: unset {variable}")
+    assert written == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import numpy as np
@@ -9,13 +10,18 @@ import pystac
 import pystac.validation
 import pytest
 import rasterio
+import stackstac
 import xarray as xr
 from affine import Affine
+from conftest import write_scene
+from pyproj import Transformer
 from test_write_zarr import scene
 
 import eosr
-from eosr.errors import BandError, GridError, OutputError, RadiometryError
-from eosr.stac import open_stac
+from eosr.errors import GridError, OutputError, RadiometryError, SourceError
+from eosr.product_collection import write_collection
+from eosr.stac import find_items, open_stac
+from eosr.stac_conditions import box_of
 from eosr.write import deliver, to_cog, to_stac_item, to_stac_items, to_zarr
 
 
@@ -134,7 +140,10 @@ def test_zarr_alone_has_an_item_that_names_the_store_and_its_bands(tmp_path):
     with pytest.raises(OutputError, match="already there"):
         deliver(ds, tmp_path / "out", format="zarr")
     single = deliver(ds[["B05"]].isel(time=[0]), tmp_path / "single", format="zarr")
-    with pytest.raises(BandError, match=r"has no asset that is a native Sentinel-2 band\. Its assets: zarr\."):
+    with pytest.raises(
+        SourceError,
+        match=r"holds one Zarr store of eosr, and no images\. Open it: xr\.open_zarr\('.*sharpened\.zarr', decode",
+    ):
         open_stac(single.items[0])
     # What an item could not say is written without one, as before.
     degraded = deliver(ds.assign_attrs(degradation_factor=2), tmp_path / "degraded", format="zarr")
@@ -196,7 +205,7 @@ def test_what_cannot_be_described_is_refused(folder, tmp_path):
     with pytest.raises(OutputError, match=r"has no time, which a STAC item needs. Say it: time="):
         to_stac_item(None, timeless)
     assert to_stac_item(None, timeless, time="2023-06-06").datetime.isoformat() == "2023-06-06T00:00:00+00:00"
-    with pytest.raises(OutputError, match=r"time=.noon. is no time. Write it as ISO 8601"):
+    with pytest.raises(OutputError, match=r"time=.noon. is not a time. Write it as ISO 8601"):
         to_stac_item(None, timeless, id="x", time="noon")
 
 
@@ -256,3 +265,63 @@ def test_what_is_no_dataset_or_no_folder_is_refused(tmp_path):
         to_stac_item(ds["B05"], tmp_path)
     with pytest.raises(OutputError, match=r"paths is a NoneType. Give what eosr.to_cog returned"):
         to_stac_item(ds, None)
+
+
+@pytest.mark.parametrize(("epsg", "longitude"), [(32701, 180.0), (32660, 180.0), (32601, 180.0)])
+def test_an_item_on_both_sides_of_180_degrees_is_two_polygons_and_is_found_on_both(tmp_path, epsg, longitude):
+    """RFC 7946: cut at the antimeridian; west > east (sections 3.1.9 and 5.2)."""
+    x, y = Transformer.from_crs(4326, epsg, always_xy=True).transform(longitude, -20.8 if epsg > 32700 else 66.8)
+    left, top = x // 60 * 60 - 600, y // 60 * 60
+    source = write_scene(tmp_path / "source", size=144, left=left, top=top, epsg=epsg).item(**{"s2:mgrs_tile": "01KAB"})
+    made = deliver(eosr.open_stac(source, bands=["B02"]), tmp_path / "out", format="cog")
+    item = json.loads(made.items[0].read_text())
+    write_collection(tmp_path / "out" / "collection.json", made.items)
+    west, south, east, north = item["bbox"]
+    assert (179.9 < west < 180, -180 < east < -179.9, item["geometry"]["type"]) == (True, True, "MultiPolygon")
+    (one,), (other,) = item["geometry"]["coordinates"]
+    assert {max(lon for lon, _ in one), min(lon for lon, _ in other)} == {180, -180}
+    for ring in (one, other):
+        assert ring[0] == ring[-1]
+        edges = itertools.pairwise(ring)
+        assert sum(a[0] * b[1] - b[0] * a[1] for a, b in edges) > 0  # counterclockwise
+    corners = Transformer.from_crs(epsg, 4326, always_xy=True).transform([left, left + 1440], [top, top])
+    assert [(round(lon, 7), round(lat, 7)) in map(tuple, one + other) for lon, lat in zip(*corners, strict=True)] == [
+        True
+    ] * 2
+    # Cut, and yet the ground it was: the parts together cover what the scene does.
+    assert sum(area(ring, epsg) for ring in (one, other)) == pytest.approx(1440**2, rel=1e-3)
+    for box in (
+        (179.9, south, 179.9999, north),
+        (-179.9999, south, -179.9, north),
+        (179, south, -179, north),
+        (179.5, south, 180.5, north),
+        item["bbox"],
+    ):
+        assert [one["id"] for one in find_items(tmp_path / "out", bbox=box)] == [item["id"]], box
+        assert eosr.open_stac(tmp_path / "out", bbox=box).sizes["x10"] >= 6
+    for box in ((178, south, 179, north), (-179, south, -178, north), (-170, south, 170, north)):
+        with pytest.raises(SourceError, match="no item found"):
+            find_items(tmp_path / "out", bbox=box)
+    assert find_items(tmp_path / "out", intersects=item["geometry"])
+    assert list(box_of(item["geometry"])) == item["bbox"]
+    projected = eosr.open_stac(tmp_path / "out", bbox=(left, top - 600, left + 1440, top), bbox_crs=f"EPSG:{epsg}")
+    assert projected.sizes["x10"] == 144
+    collection = json.loads((tmp_path / "out" / "collection.json").read_text())
+    assert collection["extent"]["spatial"]["bbox"] == [item["bbox"]]
+
+
+def area(ring, epsg):
+    x, y = Transformer.from_crs(4326, epsg, always_xy=True).transform(*zip(*ring, strict=True))
+    return abs(sum(a * d - c * b for a, b, c, d in zip(x, y, x[1:], y[1:], strict=False))) / 2
+
+
+def test_stackstac_opens_the_item_as_json_has_it_without_being_told_the_crs(folder, item):
+    for asset in item["assets"].values():
+        asset["href"] = str(folder / asset["href"])
+    cube = stackstac.stack([item], assets=["B05", "B8A"], dtype="float64", fill_value=np.nan, xy_coords=False)
+    with rasterio.open(item["assets"]["B05"]["href"]) as file:
+        assert (int(cube.epsg), cube.shape[2:]) == (file.crs.to_epsg(), file.shape)
+        want = np.where(file.read(1) == 0, np.nan, file.read(1))
+    np.testing.assert_array_equal(cube.sel(band="B05").values[0], want)
+    with pytest.raises(OutputError, match=r"time='11\.06\.2023' is not a time"):
+        to_stac_item(None, folder, time="11.06.2023", overwrite=True)

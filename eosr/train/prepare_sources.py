@@ -20,6 +20,7 @@ from eosr.patches import CLOUDY, Ground
 from eosr.radiometry import check_stated, listed, offsets
 from eosr.stac import of_tile, open_stac
 from eosr.stac_acquisitions import by_datatake, pieces
+from eosr.stac_plain import checked
 from eosr.stac_search import find_items
 from eosr.train.prepare_config import PrepareConfig, SourceConfig
 
@@ -213,7 +214,7 @@ def _classification(item: Mapping[str, Any], source: SourceConfig, ds: xr.Datase
 
     It is opened in the place of a 20 m band, so that it gets the same checks, credentials and errors.
     """
-    assets = item["assets"]
+    assets = checked(item)["assets"]
     own = next((assets[key] for key in _SCL if key in assets), None)
     if own is None:
         return None
