@@ -87,7 +87,7 @@ def run_demo(
     delivery = deliver(superresolve(measured, method=method), folder / "sharpened", overwrite=True, progress=progress)
     for item in delivery.items:
         _without_date(item)
-    tell("4/5  scoring by Wald's protocol, on the block that no training has seen")
+    tell("4/5  scoring by Wald's protocol, on a block of the image that was trained on, another part of it")
     measured = measured.load()
     table = evaluate(measured, method or "eosr", degradation=OPERATOR, mask=_block_mask(measured))
     shown = {"bicubic": "before", "eosr": "after"}
@@ -248,8 +248,9 @@ def _with_consistency(markdown: str, consistency: dict[str, dict[str, float]]) -
         lines.append(line)
     rows, columns = VALIDATION_BLOCK
     lines += [
-        f"Scored on the {(rows.stop - rows.start) / 100:.1f} x {(columns.stop - columns.start) / 100:.1f} km that no "
-        "training has seen. SAM and ERGAS compare all bands of one pixel size.",
+        f"Scored on the {(rows.stop - rows.start) / 100:.1f} x {(columns.stop - columns.start) / 100:.1f} km of the "
+        "image that was trained on, another part of it: unseen places score worse.",
+        "SAM and ERGAS compare all bands of one pixel size.",
         "Consistency: RMSE between the files that were written, degraded, and the measurement, over the whole window.",
     ]
     return "\n".join(lines) + "\n"

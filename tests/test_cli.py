@@ -237,7 +237,7 @@ def test_info_tells_what_shipped_weights_are(name, capsys):
     assert main(["info", name]) == 0
     printed = capsys.readouterr().out
     assert f"sharpens:                     {', '.join(facts['sharpens'])}" in printed
-    assert "RMSE on kept-out scenes [DN]:" in printed
+    assert "RMSE [DN] (block: part of an image that was trained on):" in printed
 
 
 @pytest.mark.parametrize(

@@ -182,7 +182,7 @@ def test_a_figure_that_differs_or_is_new_is_told(script):
 
 def test_all_of_the_expected_table_is_looked_for_by_a_whole_run(script):
     expected = script.read_expected(ROOT / "benchmarks" / "frozen" / "expected.csv")
-    for groups, dsen2, figures in ((("block", "patches"), Path("x"), 1800), (("block",), None, 900)):
+    for groups, dsen2, figures in ((("block", "patches"), Path("x"), 1600), (("block",), None, 900)):
         options = Namespace(dsen2=dsen2, methods=None)
         judged = {
             group: ({"bicubic", *script.methods_of(SETTINGS, group, options)}, set(SETTINGS["operators"]))

@@ -59,9 +59,10 @@ class Provenance:
     data: Mapping[str, str]
     seed: int
     steps: int
-    #: Mean RMSE on the kept-out scenes [DN], by operator and scene group, as the trainer printed it.
+    #: Scores by operator and group of scenes: RMSE relative to bicubic [1]. In the two shipped files RMSE [DN], and
+    #: "block" is part of an image that was trained on.
     scores: Mapping[str, float]
-    #: Largest change of a pixel on the kept-out scenes under bfloat16 convolutions [DN].
+    #: Largest change of a pixel on the scenes of validation under bfloat16 convolutions [DN].
     bfloat16_error: float = float("inf")
 
 
