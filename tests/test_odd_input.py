@@ -25,7 +25,7 @@ DEEP = json.loads("[" * 900 + "]" * 900)
 ODD = [
     None, True, 0, -1, 5, 1e300, float("nan"), float("inf"), "", "x", "11.06.2023", "99.99", "\x1b[2J\x07", "ü" * 400,
     "file:///etc/hostname", "/vsicurl/http://127.0.0.1:1/x", "../../x", [], [5], ["x", None], {}, {"name": 5}, DEEP,
-    np.arange(3), [None] * 6, "http://[::1",
+    np.arange(3), [None] * 6, "http:" + "//[::1",
 ]  # fmt: skip
 FUZZ = settings(
     max_examples=80, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
