@@ -39,9 +39,14 @@ def printable(text: str) -> str:
     >>> print(printable("item \x1b[2Jgone"))
     item \x1b[2Jgone
     """
-    return "".join(
-        one if one.isprintable() or one in "\n\t" else one.encode("unicode_escape").decode("ascii") for one in text
-    )
+    # "\r\n" ends a line of CSV; alone "\r" would let what follows overwrite it.
+    lines = ("".join(one if one.isprintable() or one == "\t" else _escaped(one) for one in line.removesuffix("\r"))
+             + "\r" * line.endswith("\r") for line in text.split("\n"))  # fmt: skip
+    return "\n".join(lines)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
 
 
 class EosrWarning(UserWarning):

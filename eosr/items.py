@@ -83,7 +83,9 @@ def read_item(
     ours = _made_by_eosr(properties)
     sharpened = ours and properties.get("eosr:sharpened") is True
     epsg, found = _assets(item, properties, sharpened=sharpened, prefer=prefer)
-    wanted = _wanted(name, level, bands, found, ours)
+    # "none" reads numbers that are no digital numbers, e.g. a classification in the place of a band.
+    types = {"uint16"} | ({"float32"} if ours else set()) | ({"uint8"} if offset == "none" else set())
+    wanted = _wanted(name, level, bands, found, types, ours=ours)
     baseline = _baseline(properties, product)
     provenance = dict(properties.get("eosr:provenance") or {}) if ours else {}
     if ours and offset == "auto":
@@ -338,7 +340,7 @@ def _listed(asset: Mapping[str, Any], key: str) -> list[Any]:
 
 
 def _wanted(
-    name: str, level: str, bands: Sequence[str] | None, found: Mapping[str, Asset], ours: bool
+    name: str, level: str, bands: Sequence[str] | None, found: Mapping[str, Asset], types: set[str], *, ours: bool
 ) -> tuple[str, ...]:
     if bands is None and ours:
         return tuple(found)
@@ -353,7 +355,7 @@ def _wanted(
             f"item {name} has no asset with {', '.join(missing)} at its native pixel size. "
             f"It has {', '.join(found)}; to go without: bands={there}."
         )
-    wrong = sorted({found[band].dtype for band in wanted} - ({"uint16", "float32"} if ours else {"uint16"}))
+    wrong = sorted({found[band].dtype for band in wanted} - types)
     if wrong:
         raise RadiometryError(f"item {name} holds {wrong[0]} pixels, not digital numbers (uint16). Use the original.")
     return wanted

@@ -128,7 +128,8 @@ def check_file(
     inside = dataset.bounds
     if inside[0] > bounds[0] or inside[1] > bounds[1] or inside[2] < bounds[2] or inside[3] < bounds[3]:
         raise SourceError(f"{href} covers {tuple(inside)}, less than its item states: {bounds}. {remedy}")
-    if dataset.dtypes[0] in ("uint8", "int8") or not np.can_cast(dataset.dtypes[0], dtype):
+    picture = dataset.dtypes[0] in ("uint8", "int8") and dtype == np.uint16  # digital numbers
+    if picture or not np.can_cast(dataset.dtypes[0], dtype):
         raise SourceError(f"{href} holds {dataset.dtypes[0]} pixels, its item says {dtype}. {remedy}")
     check_blocks(href, dataset)
 

@@ -33,11 +33,11 @@ def write_items(folder: Path, count: int, *, size=180, base=None, level="L2A") -
     return items
 
 
-def item_of(scene, number, *, base=None, level="L2A", tile="32TQM"):
+def item_of(scene, number, *, base=None, level="L2A", tile="32TQM", **more):
     day = f"2023-06-{number + 1:02d}"
     return scene.item(
         ident=f"S2A_{tile}_{day.replace('-', '')}_0_{level}", base=base, datetime=f"{day}T10:15:00Z",
-        **{"s2:product_type": f"S2MSI{level[1:]}", "s2:mgrs_tile": tile},
+        **({"s2:product_type": f"S2MSI{level[1:]}", "s2:mgrs_tile": tile} | more),
     )  # fmt: skip
 
 
@@ -52,7 +52,9 @@ def write_sample(folder: Path, *, size=180) -> dict:
         pixels[name] = band.isel(time=0).values[:cut, :cut]
         gsd = 10 * step.get(name, 1)
         write_cog(folder / f"{name}.tif", pixels[name], Affine(gsd, 0, corner.c, 0, -gsd, corner.f), epsg)
-    return item_of(WrittenScene(folder, pixels, corner.c, corner.f, epsg), 0, level="L1C", tile="18SVG")
+    written = WrittenScene(folder, pixels, corner.c, corner.f, epsg)
+    # Taken in 2015 or 2016: no offset, and pixels say so.
+    return item_of(written, 0, level="L1C", tile="18SVG", **{"s2:processing_baseline": "02.04"})
 
 
 @contextmanager

@@ -44,7 +44,11 @@ def made_pairs(seed=0):
 def table_of(estimate, reference, gsd, how):
     coords = {f"y{gsd}": np.arange(reference.shape[1]), f"x{gsd}": np.arange(reference.shape[2])}
     both = [
-        xr.Dataset({name: ((f"y{gsd}", f"x{gsd}"), part[k]) for k, name in enumerate(GROUPS[gsd])}, coords=coords)
+        xr.Dataset(
+            {name: ((f"y{gsd}", f"x{gsd}"), part[k]) for k, name in enumerate(GROUPS[gsd])},
+            coords=coords,
+            attrs={"radiometric_offset": 0},
+        )
         for part in (estimate, reference)
     ]
     return score_table(

@@ -77,7 +77,7 @@ def scene(seconds=0.0):
     pixels = da.map_blocks(block, chunks=((60,) * 4, (60,) * 4), dtype="uint16", name="blocks")
     coords = {"y10": 5e6 - 10 * np.arange(240), "x10": 5e5 + 10.0 * np.arange(240)}
     coords["spatial_ref10"] = ((), 0, CRS.from_epsg(32632).to_cf())
-    return xr.Dataset({"B02": (("y10", "x10"), pixels)}, coords)
+    return xr.Dataset({"B02": (("y10", "x10"), pixels)}, coords, {"level": "L2A", "radiometric_offset": 0})
 
 
 def test_a_store_goes_on_after_the_machine_died_and_no_marked_block_is_lost(disk):

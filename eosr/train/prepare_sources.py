@@ -223,7 +223,7 @@ def _classification(item: Mapping[str, Any], source: SourceConfig, ds: xr.Datase
         (asset for key, asset in assets.items() if band_of(key, asset) == "B05" and _is_20m(asset)), {}
     )
     asset = {key: twin[key] for key in _OF_ASSET if key in twin and key.startswith("proj:")}
-    asset |= {key: own[key] for key in _OF_ASSET if key in own}
+    asset |= {key: own[key] for key in _OF_ASSET if key in own} | {"data_type": "uint8"}
     found = _open({**item, "assets": {"B05": asset}}, source, bands=["B05"], offset="none")["B05"].isel(time=0)
     try:
         # By place: the files of the bands may leave out what the classification covers.

@@ -263,7 +263,14 @@ def test_another_number_of_ranks_is_refused(undisturbed):
 
 def test_a_run_stops_early_and_keeps_the_best_weights(tmp_path):
     """With a rate that is far too high the first validations are the best."""
-    settings = {"steps": 40, "every": 2, "learning_rate": 0.3, "warmup": 0, "schedule": "constant", "float32_steps": 40}
+    settings = {
+        "steps": 40,
+        "every": 2,
+        "learning_rate": 0.05,
+        "warmup": 0,
+        "schedule": "constant",
+        "float32_steps": 40,
+    }
     config = tiny_config(**settings, validation={"patience": 3})
     told = []
     outcome = train_alone(config, scenes(), tmp_path, tell=told.append)
