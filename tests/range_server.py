@@ -28,6 +28,7 @@ import threading
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 from urllib.request import Request, urlopen
 
 #: What GDAL fetches when it opens a file.
@@ -147,9 +148,15 @@ class _Handler(BaseHTTPRequestHandler):
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    #: Ports of this process's servers. None is taken twice: GDAL keeps what an address answered to an earlier test.
+    ports: ClassVar[set[int]] = set()
 
     def __init__(self, root, upstream=""):
         super().__init__(("127.0.0.1", 0), _Handler)
+        while self.server_port in self.ports:
+            self.server_close()
+            super().__init__(("127.0.0.1", 0), _Handler)
+        self.ports.add(self.server_port)
         self.root = Path(root)
         self.upstream = upstream
         self.requests = []
