@@ -9,18 +9,20 @@ import contextlib
 import json
 import math
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, get_type_hints
 
+import dask
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from eosr.bands import BANDS, BANDS_20M, BANDS_60M, check_bands
 from eosr.durable import put
-from eosr.errors import MethodError, WeightsError
+from eosr.errors import WeightsError
 from eosr.nn.dsen2 import FINE_BANDS, SCALE, Dsen2Generator
 from eosr.nn.kinds import Generator, build_generator, config_type
 from eosr.nn.weights_files import SHIPPED as SHIPPED
@@ -31,8 +33,18 @@ from eosr.nn.weights_files import weights_path as weights_path
 FORMAT: Final = 1
 #: What any number of a configuration may be.
 _SMALL: Final = 100
-#: Process in which torch was imported.
-_PROCESS: Final = os.getpid()
+
+
+def _after_fork() -> None:
+    """Let a forked process compute: the threads of its parent's pools are not there, and would be waited for."""
+    if threaded := sys.modules.get("dask.threaded"):
+        threaded.default_pool = None
+        threaded.pools.clear()
+    dask.config.set(scheduler="threads", pool=None)  # a cluster's client runs on a thread of the parent too
+    torch.set_num_threads(1)  # OpenMP's pool, pytorch/pytorch#17199
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,14 +185,7 @@ def load_weights(source: str | os.PathLike[str]) -> Weights:
         If there is no such file, or it is damaged, or its tensors do not fit its configuration; in one sentence.
     MissingExtraError
         If it is a Keras file and h5py is not installed.
-    MethodError
-        In a fork of a process that has torch: the threads of torch and dask are not there, and are waited for.
     """
-    if os.getpid() != _PROCESS:
-        raise MethodError(
-            "this process was forked from one that has torch, whose threads do not survive that: it would wait for "
-            "ever. Start processes so: multiprocessing.get_context('spawn').Pool(2), or use eosr batch."
-        )
     # Imported here: reading other files than eosr's own is rare.
     from eosr.nn.dsen2_files import is_dsen2_file, read_dsen2
 
