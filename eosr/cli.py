@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from eosr import __version__
 from eosr.cli_batch import add_options as add_batch_options
 from eosr.cli_batch import run_batch
-from eosr.cli_evaluate import add_options, judged, options_of
+from eosr.cli_evaluate import add_options, judged
 from eosr.cli_options import (
     ALIASES,
     DEGRADATIONS,
@@ -27,6 +27,7 @@ from eosr.cli_options import (
     names,
     nearest,
     open_source,
+    pairs,
     source_options,
     typed,
 )
@@ -211,7 +212,8 @@ def _superresolve(options: argparse.Namespace) -> None:
     ds = open_source(options)
     check_device(options)
     sharp = superresolve(
-        ds, weights=options.weights, method=options.method, options=options_of(options.option), bands=options.bands,
+        ds, weights=options.weights, method=options.method, bands=options.bands,
+        options=pairs("--option", options.option, "psf=published") or None,
         consistency=False if options.no_consistency else None, degradation=options.degradation or "auto",
         device=options.device, dtype=options.dtype,
     )  # fmt: skip

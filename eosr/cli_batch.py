@@ -11,8 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from eosr.cli_evaluate import options_of
-from eosr.cli_options import DEGRADATIONS, Parser, check_degradation, source_options
+from eosr.cli_options import DEGRADATIONS, Parser, check_degradation, pairs, source_options, waiting
 from eosr.commands import say
 from eosr.cores import cores
 from eosr.errors import BatchError, printable
@@ -78,7 +77,7 @@ def run_batch(options: argparse.Namespace, *, tell: Callable[[str], object]) -> 
     items = find_items(
         options.source, collection=options.collection, datetime=options.datetime, query=options.query,
         bbox=options.bbox if options.bbox and options.bbox_crs == "EPSG:4326" else None,
-        max_cloud_cover=options.max_cloud_cover,
+        max_cloud_cover=options.max_cloud_cover, **waiting(options),
     )  # fmt: skip
     planned = plan(_of_tile(items, options.tile), config)
     tell(str(planned))
@@ -116,7 +115,8 @@ def _config(options: argparse.Namespace) -> Any:
         engine=options.engine, chunks=options.chunks, offset=options.offset, alternate=options.alternate,
         sign=options.sign, bands=None if options.bands is None else tuple(options.bands),
         weights=None if options.weights is None else tuple(options.weights), method=options.method,
-        options=options_of(options.option) or {}, consistency=False if options.no_consistency else None,
+        options=pairs("--option", options.option, "psf=published"),
+        consistency=False if options.no_consistency else None,
         degradation=options.degradation or "auto", device=options.device, dtype=options.dtype, format=options.format,
     )  # fmt: skip
 

@@ -19,6 +19,7 @@ from eosr.cli_options import (
     names,
     nearest,
     open_source,
+    pairs,
     source_options,
 )
 from eosr.errors import EosrError, MethodError, OutputError
@@ -167,17 +168,17 @@ def _methods(options: argparse.Namespace) -> dict[str, Any]:
     for name in map(method_name, asked):
         rows |= {one: {"method": one} for one in (_ALL if name == "all" else (name,))}
     _add_weights(rows, options.weights or [])
-    for text in options.option:
-        target, equals, value = text.partition("=")
+    example = "atprk.psf=published"
+    for target, value in pairs("--option", options.option, example).items():
         method, dot, key = target.partition(".")
-        if not (equals and dot and method and key):
-            raise MethodError(f"--option {text} is no METHOD.KEY=VALUE. Use e.g. --option atprk.psf=published.")
+        if not (dot and method and key):
+            raise MethodError(f"--option {target}={value} is no METHOD.KEY=VALUE. Use e.g. --option {example}.")
         name = method_name(method)
         meant = [row for label, row in rows.items() if name in (label, row.get("method"))]
         if not meant:
-            raise MethodError(f"--option {text}: {method} is not judged. Add --method {method}.")
+            raise MethodError(f"--option {target}={value}: {method} is not judged. Add --method {method}.")
         for row in meant:
-            row.setdefault("options", {})[key] = _value(value)
+            row.setdefault("options", {})[key] = value
     return rows
 
 
@@ -222,32 +223,6 @@ def _of_method(files: list[str]) -> tuple[str, list[str]]:
     if hint and not Path(files[0]).exists():
         raise MethodError(f"--weights {','.join(files)}: there is no such file, and no method {heads[0]}{hint}")
     return "", files
-
-
-def options_of(texts: Sequence[str]) -> dict[str, Any] | None:
-    """Options of one method from ``KEY=VALUE``; None for none.
-
-    Raises
-    ------
-    MethodError
-        If one has no key or no value.
-    """
-    found = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not (equals and key):
-            raise MethodError(f"--option {text} is no KEY=VALUE. Use e.g. --option psf=published.")
-        found[key] = _value(value)
-    return found or None
-
-
-def _value(text: str) -> Any:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return {"true": True, "false": False}.get(text.lower(), text)
 
 
 def _papers(table: Any, options: argparse.Namespace) -> Any:

@@ -24,7 +24,7 @@ _SOURCE: Final = (
     "EOPF Zarr"
 )
 #: Options that choose among items, or say how files of STAC are read: of no use for one product.
-_OF_STAC: Final = ("collection", "datetime", "query", "max_cloud_cover", "tile", "alternate")
+_OF_STAC: Final = ("collection", "datetime", "query", "max_cloud_cover", "tile", "alternate", "limit")
 #: An argument of the library as its messages name it, ``small='mirror'`` or ``bands=...``; not within other words.
 _ARGUMENT: Final = re.compile(
     r"(?<![\w.=\-'\"{\[])(?P<name>[a-z_]+)=(?P<value>'[^']*'|\[[^\[\]]*\]|\([^()]*\)|\.\.\.|-?\d+(?:\.\d+)?|True)(?![\w(])"
@@ -89,6 +89,15 @@ def source_options(command: Parser) -> None:
         "whole number, e.g. --offset=-1000; it is recorded, the digital numbers stay",
     )  # fmt: skip
     reading.add_argument("--alternate", metavar="NAME", help="which alternate hrefs to read, e.g. https")
+    reading.add_argument(
+        "--timeout", type=float, metavar="S", help="longest wait for a server of STAC or EOPF Zarr; default 60"
+    )
+    reading.add_argument(
+        "--limit",
+        action="append",
+        metavar="NAME=NUMBER",
+        help="what a search may fetch: requests=5000 (default), items, depth, megabytes, seconds; may be repeated",
+    )
     reading.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all)")
 
 
@@ -133,22 +142,66 @@ def _open_items(options: argparse.Namespace) -> Any:
         options.source, collection=options.collection, bbox=options.bbox, bbox_crs=options.bbox_crs,
         datetime=options.datetime, query=options.query, max_cloud_cover=options.max_cloud_cover, tile=options.tile,
         engine=options.engine, chunks=options.chunks, offset=options.offset, alternate=options.alternate,
+        **waiting(options),
     )  # fmt: skip
+
+
+def waiting(options: argparse.Namespace) -> dict[str, Any]:
+    """Arguments of `eosr.stac.find_items` that say how long and how much a search may take."""
+    from eosr.stac import Limits
+
+    given = pairs("--limit", options.limit or [], "requests=10000")
+    known = list(vars(Limits()))
+    if wrong := [name for name in given if name not in known]:
+        raise EosrError(f"--limit {wrong[0]} is unknown. Use one of {', '.join(known)}, e.g. --limit requests=10000.")
+    return {**_timeout(options), **({"limits": Limits(**given)} if given else {})}
+
+
+def _timeout(options: argparse.Namespace) -> dict[str, float]:
+    return {} if options.timeout is None else {"timeout": options.timeout}
+
+
+def pairs(option: str, texts: Sequence[str], example: str) -> dict[str, Any]:
+    """What an option says that takes ``KEY=VALUE`` and may be repeated.
+
+    Raises
+    ------
+    EosrError
+        If a text has no key or no value.
+    """
+    found: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not (equals and key):
+            raise EosrError(f"{option} {text} is no KEY=VALUE. Use e.g. {option} {example}.")
+        found[key] = _value(value)
+    return found
+
+
+def _value(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {"true": True, "false": False}.get(text.lower(), text)
 
 
 def _open_product(opener: str, options: argparse.Namespace) -> Any:
     """Open a SAFE or an EOPF product, which is one scene."""
     import eosr
 
-    idle = [name for name in _OF_STAC if getattr(options, name) is not None]
+    of_stac = (*_OF_STAC, *(["timeout"] if opener == "open_safe" else []))
+    idle = [name for name in of_stac if getattr(options, name) is not None]
     idle += ["engine"] if options.engine != "stackstac" else []
     if idle:
         raise EosrError(
             f"{options.source} is one product, so --{idle[0].replace('_', '-')} has no meaning. Leave it out."
         )
     return getattr(eosr, opener)(
-        options.source, chunks=options.chunks, offset=options.offset, bbox=options.bbox, bbox_crs=options.bbox_crs
-    )
+        options.source, chunks=options.chunks, offset=options.offset, bbox=options.bbox, bbox_crs=options.bbox_crs,
+        **_timeout(options),
+    )  # fmt: skip
 
 
 def method_name(text: str) -> str:
@@ -180,6 +233,7 @@ def typed(message: str, options: Sequence[str]) -> str:
             return f"{option} {(' ' if value[0] == '(' else ',').join(parts)}"
         return option + ("=" if value.startswith("-") else " ") + shlex.quote(value.strip("'"))
 
+    message = re.sub(r"limits=eosr\.stac\.Limits\((\w+=\d+)\)", r"--limit \1", message)
     return _ARGUMENT.sub(as_option, _TWICE.sub(r"\1", message)).replace(", --bbox-crs ", " --bbox-crs ")
 
 

@@ -363,7 +363,7 @@ def test_where_it_shall_go_is_checked_before_any_work(tmp_path, capsys, option):
         (["--preset", "zhang2020", "--degradation", "box"],
          "--preset zhang2020 judges by study, not box. Leave --degradation out."),
         (["--method", "atprk", "--option", "atprk.psf"],
-         "--option atprk.psf is no METHOD.KEY=VALUE. Use e.g. --option atprk.psf=published."),
+         "--option atprk.psf is no KEY=VALUE. Use e.g. --option atprk.psf=published."),
         (["--method", "atprk", "--option", "psf=published"],
          "--option psf=published is no METHOD.KEY=VALUE. Use e.g. --option atprk.psf=published."),
         (["--option", "atprk.psf=published"],

@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pystac
 import pytest
 
+from eosr.cli import main
 from eosr.errors import SourceError
 from eosr.stac import Limits, find_items, open_stac
 
@@ -172,6 +173,20 @@ def test_pages_that_are_always_new_end_at_a_limit_that_can_be_set(written, name)
         with pytest.raises(SourceError, match=rf"more than 10 .*limits=eosr\.stac\.Limits\({name}=20\)"):
             find_items(server.url, limits=Limits(**{name: 10}))
         assert len(server.asked) <= 13
+
+
+def test_the_command_line_sets_limits_and_says_how_to_raise_one(capsys, tmp_path):
+    with answering(lambda url, path: catalogue(*(("child", f"{url}/{k}.json") for k in range(9)))) as server:
+        command = ["superresolve", f"{server.url}/c.json", str(tmp_path / "out"), "--timeout", "9"]
+        assert main([*command, "--limit", "requests=3"]) == 1
+        assert "Narrow the search, or allow more: --limit requests=6." in capsys.readouterr().err
+        for limit, says in {
+            "pages=3": "--limit pages is unknown. Use one of requests, items, depth, megabytes, seconds, e.g. --limit",
+            "requests": "--limit requests is no KEY=VALUE. Use e.g. --limit requests=10000.",
+            "requests=few": "requests='few' is no limit.",
+        }.items():
+            assert main([*command, "--limit", limit]) == 1
+            assert says in capsys.readouterr().err
 
 
 def test_catalogues_inside_of_each_other_end_at_a_depth():

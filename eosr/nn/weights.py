@@ -9,13 +9,12 @@ import contextlib
 import json
 import math
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, get_type_hints
 
-import dask
+import dask.threaded
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -37,9 +36,8 @@ _SMALL: Final = 100
 
 def _after_fork() -> None:
     """Let a forked process compute: the threads of its parent's pools are not there, and would be waited for."""
-    if threaded := sys.modules.get("dask.threaded"):
-        threaded.default_pool = None
-        threaded.pools.clear()
+    dask.threaded.default_pool = None
+    dask.threaded.pools.clear()
     dask.config.set(scheduler="threads", pool=None)  # a cluster's client runs on a thread of the parent too
     torch.set_num_threads(1)  # OpenMP's pool, pytorch/pytorch#17199
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from patience import PATIENCE
 from safetensors.torch import load_file, save_file
 
 from eosr.errors import WeightsError
@@ -19,7 +20,6 @@ from eosr.nn.kinds import build_generator
 from eosr.nn.study import StudyConfig, StudyGenerator
 from eosr.nn.weights import SHIPPED, file_checksum, load_weights, save_weights
 from nn.made import inputs_of, scatter, small_generator, small_weights
-from patience import PATIENCE
 
 torch.set_num_threads(1)
 
