@@ -19,19 +19,17 @@ from eosr.cli_options import (
     ALIASES,
     DEGRADATIONS,
     METHODS,
-    Parser,
     check_degradation,
     check_device,
     device,
     method_name,
     names,
-    nearest,
     open_source,
     pairs,
     source_options,
     typed,
 )
-from eosr.commands import run_command, say
+from eosr.commands import Parser, nearest, run_command, say
 from eosr.errors import EosrError, EosrWarning
 from eosr.memory import keep_freed_memory
 

@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from eosr.cli_options import DEGRADATIONS, Parser, check_degradation, pairs, source_options, waiting
-from eosr.commands import say
+from eosr.cli_options import DEGRADATIONS, check_degradation, pairs, source_options, waiting
+from eosr.commands import Parser, say
 from eosr.cores import cores
 from eosr.errors import BatchError, printable
 

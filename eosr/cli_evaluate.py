@@ -12,16 +12,15 @@ from typing import Any, Final
 from eosr.cli_options import (
     DEGRADATIONS,
     METHODS,
-    Parser,
     check_degradation,
     device,
     method_name,
     names,
-    nearest,
     open_source,
     pairs,
     source_options,
 )
+from eosr.commands import Parser, nearest
 from eosr.errors import EosrError, MethodError, OutputError
 
 #: What ``--method all`` means: every method that needs no weights but the shipped ones.

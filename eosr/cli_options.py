@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import difflib
 import os
 import re
 import shlex
 from collections.abc import Sequence
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
+from eosr.commands import Parser, nearest
 from eosr.errors import EosrError
 
 #: `eosr.methods.METHODS` and `eosr.degrade.DEGRADATIONS`, which cannot be imported here: --help answers at once.
@@ -31,31 +31,6 @@ _ARGUMENT: Final = re.compile(
 )
 #: An option with the argument of the same meaning in brackets: the command line needs the option alone.
 _TWICE: Final = re.compile(r"(--[a-z-]+(?: [^\s(]+)?) \([a-z_]+=[^()]*\)")
-
-
-class Parser(argparse.ArgumentParser):
-    """No abbreviations; a mistyped option or choice is answered with the nearest one there is."""
-
-    def __init__(self, **options: Any) -> None:
-        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
-        super().__init__(allow_abbrev=False, **options)
-
-    def options(self) -> list[str]:
-        """Every option of this parser, e.g. ``--bbox``."""
-        return [text for action in self._actions for text in action.option_strings]
-
-    def error(self, message: str) -> NoReturn:
-        """Print usage and message, exit 2."""
-        wrong = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
-        if wrong:
-            message += nearest(wrong[1], re.findall(r"[\w.-]+", wrong[2]))
-        super().error(message)
-
-
-def nearest(word: str, known: Sequence[str]) -> str:
-    """Propose the nearest word that is known; empty where none is near."""
-    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 def source_options(command: Parser) -> None:

@@ -1,15 +1,18 @@
-"""What `eosr` and `eosr-train` share: Ctrl-C while they are being imported, what they print, how they end."""
+"""What `eosr` and `eosr-train` share: a parser that helps, Ctrl-C during imports, what they print, how they end."""
 
 from __future__ import annotations
 
+import argparse
+import difflib
 import os
+import re
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import FrameType
-from typing import Any, Final, TextIO
+from typing import Any, Final, NoReturn, TextIO
 
 from eosr.errors import printable
 
@@ -55,6 +58,34 @@ def say(text: object, *, end: str = "\n", file: TextIO | None = None) -> None:
     except OSError as error:
         if stream is not sys.stderr:
             raise _NotPrintedError from error
+
+
+class Parser(argparse.ArgumentParser):
+    """No abbreviations; a mistyped option or choice is answered with the nearest one there is."""
+
+    def __init__(self, **options: Any) -> None:
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(allow_abbrev=False, **options)
+
+    def options(self) -> list[str]:
+        """Every option of this parser, e.g. ``--bbox``."""
+        return [text for action in self._actions for text in action.option_strings]
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        say(message, end="", file=file)  # argparse's own hides that standard output is full
+
+    def error(self, message: str) -> NoReturn:
+        """Print usage and message, exit 2."""
+        wrong = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
+        if wrong:
+            message += nearest(wrong[1], re.findall(r"[\w.-]+", wrong[2]))
+        super().error(message)
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """Propose the nearest word that is known; empty where none is near."""
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def run_command(name: str, command: Callable[[], int], resume: str) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import math
 import os
 import re
 import time
@@ -28,6 +29,7 @@ from dask.array.core import normalize_chunks
 from dask.base import tokenize
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, ZipStore
 
+from eosr.bands import TILE_SIDE
 from eosr.errors import MissingExtraError, SourceError, first_line, without_secrets
 from eosr.safe_files import AGAIN
 
@@ -147,6 +149,12 @@ class Arrays:
         found = self.place.ask(path, lambda: self.root.get(path))
         if not isinstance(found, zarr.Array):
             return None
+        sides = found.shards or found.chunks
+        if math.prod(sides) > (TILE_SIDE // 10) ** 2:  # a chunk is unpacked as a whole
+            raise SourceError(
+                f"{path} of {self.place.where} is packed in chunks of {' x '.join(map(str, sides))} pixels, more than "
+                "a tile of Sentinel-2 has. Get it again, or rewrite it: array.chunk(...).to_zarr(...)."
+            )
         return Raster(
             path=path, shape=found.shape, dtype=found.dtype, attrs=found.attrs.asdict(), array=found, place=self.place
         )

@@ -24,10 +24,18 @@ runpy.run_module({"eosr": "eosr.cli", "eosr-train": "eosr.train.cli"}.get(sys.ar
 """
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-@pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_a_full_or_closed_standard_output_is_a_sentence_or_silence(name, unbuffered):
-    command = [sys.executable, "-m", *COMMANDS[name]]
+@pytest.mark.parametrize(
+    ("name", "unbuffered", "asked"),
+    [
+        ("eosr", "", []),
+        ("eosr", "1", []),
+        ("eosr-train", "1", []),
+        ("eosr", "1", ["--help"]),
+        ("eosr-train", "", ["--help"]),
+    ],
+)
+def test_a_full_or_closed_standard_output_is_a_sentence_or_silence(name, unbuffered, asked):
+    command = [sys.executable, "-m", *COMMANDS[name], *asked]
     how = {"stderr": subprocess.PIPE, "text": True, "env": os.environ | {"PYTHONUNBUFFERED": unbuffered}}
     with open("/dev/full", "w") as full:
         run = subprocess.run(command, stdout=full, check=False, **how)

@@ -239,3 +239,12 @@ def one_worker():
     cluster = distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None, memory_limit=0)
     with cluster, distributed.Client(cluster) as client:
         yield client
+
+
+def test_a_chunk_larger_than_a_tile_is_refused_before_it_is_unpacked(tmp_path):
+    product = write_eopf(tmp_path, version=3).path
+    for whole in product.rglob("zarr.json"):  # consolidated or not, wherever the shape of a chunk is stated
+        text = re.sub(r'"chunk_shape":\s*\[\s*\d+,\s*\d+\s*\]', '"chunk_shape": [100000, 100000]', whole.read_text())
+        whole.write_text(text)
+    with pytest.raises(SourceError, match=r"is packed in chunks of 100000 x 100000 pixels, more than a tile"):
+        open_eopf(product, bands=["B02"])

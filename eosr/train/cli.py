@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eosr.commands import run_command, say
+from eosr.commands import Parser, run_command, say
 from eosr.errors import EosrError, RankLostError, SharedError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _LEAVE_TO_SPEAK = 5.0
 
 def main(argv: list[str] | None = None) -> int:
     """Run `eosr-train` with ``argv`` (default: the command line's) and return the exit status."""
-    parser = argparse.ArgumentParser(prog="eosr-train", description="Train a generator by Wald's protocol.")
+    parser = Parser(prog="eosr-train", description="Train a generator by Wald's protocol.")
     commands = parser.add_subparsers(dest="command", required=True)
     _add_sample(commands)
     _add_prepare(commands)
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     return run_command("eosr-train", lambda: _call(parser, argv), "The same command goes on from the last state.")
 
 
-def _call(parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
+def _call(parser: Parser, argv: list[str] | None) -> int:
     options = parser.parse_args(argv)
     try:
         return int(options.call(options))
@@ -42,7 +42,7 @@ def _call(parser: argparse.ArgumentParser, argv: list[str] | None) -> int:
         return 1
 
 
-def _add_sample(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_sample(commands: argparse._SubParsersAction[Parser]) -> None:
     sample = commands.add_parser("sample", help="print sources for prepare: tiles of all climates and seasons")
     sample.add_argument("--count", type=_count, default=60, help="tiles in all (default: 60)")
     sample.add_argument("--validation", type=int, default=15, help="of them, kept out (default: 15)")
@@ -80,7 +80,7 @@ def _sample(options: argparse.Namespace) -> int:
     return 0
 
 
-def _add_prepare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_prepare(commands: argparse._SubParsersAction[Parser]) -> None:
     prepare = commands.add_parser("prepare", help="cut training patches out of scenes into a store; goes on if killed")
     prepare.add_argument("config", type=Path, help="TOML file that says which scenes and which patches")
     prepare.add_argument(
@@ -103,7 +103,7 @@ def _prepare(options: argparse.Namespace) -> int:
     return 0
 
 
-def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_run(commands: argparse._SubParsersAction[Parser]) -> None:
     run = commands.add_parser("run", help="train, or go on from the state file in OUT, and write the weights file")
     run.add_argument("config", type=Path, help="TOML file, e.g. eosr/weights/s2sr-20m.toml")
     run.add_argument(
@@ -172,7 +172,7 @@ def _run_noticed(options: argparse.Namespace, communicator: Communicator) -> int
     return leave(communicator, 0)
 
 
-def _add_interpolate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_interpolate(commands: argparse._SubParsersAction[Parser]) -> None:
     between = commands.add_parser("interpolate", help="weights between those of two runs, tensor by tensor")
     between.add_argument("first", help="weights file or shipped name, e.g. those trained without a discriminator")
     between.add_argument("second", help="weights of the same network, e.g. those trained on with one")
@@ -190,7 +190,7 @@ def _interpolate(options: argparse.Namespace) -> int:
     return 0
 
 
-def _add_bench_scaling(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_bench_scaling(commands: argparse._SubParsersAction[Parser]) -> None:
     bench = commands.add_parser("bench-scaling", help="measure windows per second against ranks; draw and project them")
     bench.add_argument("config", type=Path, help="TOML file of the run whose steps are timed, on made-up windows")
     bench.add_argument("--ranks", type=_counts, default=[1, 2], help="numbers of ranks, e.g. 1,2,4 (default: 1,2)")
