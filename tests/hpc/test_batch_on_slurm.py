@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 from batches import QUICK, SLOW_SITE, cluster, manifest_of, pixels_of, wait_for, write_items, write_sample
+from distributed import Client
 from patience import PATIENCE
 
 from eosr.batch import run
@@ -96,10 +97,15 @@ def ended(process, tmp_path):
 
 @pytest.mark.long
 def test_a_cancelled_job_is_replaced_and_the_bytes_are_those_of_an_undisturbed_run(slurm, batch, undisturbed, tmp_path):
+    """With ``tls: true``, so that the certificates of the first job's replacement are tested too."""
     out = tmp_path / "out"
-    running = batch(slow="15")
+    running = batch(slow="15", site=SITE.format(minutes=10, partition="test") + "tls: true\n")
     wait_for(lambda: list(out.glob("scenes/*/sharpened.zarr.part.done/[0-9]*")))
     gone = jobs(slurm)[0]
+    (worker, *_) = workers_in(gone)
+    address = next(word for word in worker.cmdline() if word.startswith("tls://"))
+    with pytest.raises(OSError, match=r"Timed out|refused|closed"):  # whoever has no certificate of this batch
+        Client(address.replace("tls://", "tcp://"), timeout=5)
     subprocess.run(["scancel", gone], env=slurm, check=True)
     # The job that is left needs minutes for the blocks to come, were it alone to the end: the other is replaced before.
     wait_for(lambda: len(list((out / "logs" / "slurm").glob("*.out"))) == 3)
