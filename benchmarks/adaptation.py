@@ -23,17 +23,16 @@ import numpy as np
 import torch
 
 import eosr
-from eosr.bands import BANDS_10M, BANDS_20M
-from eosr.degrade import DEGRADATIONS, blur_sigma, degrade_tile, kernel_taps
+from eosr.cube.bands import BANDS_10M, BANDS_20M
+from eosr.cube.degradation import DEGRADATIONS, blur_sigma, degrade_tile, kernel_taps
 from eosr.nn.weights import load_weights, save_weights
-from eosr.sample import sample_folder
-from eosr.train.communicator import Alone
-from eosr.train.optimisers import build_optimiser
-from eosr.train.rates import learning_rate
-from eosr.train.scenes import Scene, as_dataset, load_scenes, sample_scene
-from eosr.train.settings import TrainConfig
+from eosr.open.sample import sample_folder
+from eosr.train.data.scenes import Scene, as_dataset, load_scenes, sample_scene
+from eosr.train.data.windows import WindowConfig, Windows, collate
+from eosr.train.optimisers import build_optimiser, learning_rate
+from eosr.train.ranks.communicator import Alone
+from eosr.train.settings.records import TrainConfig
 from eosr.train.step import Networks, Stepper
-from eosr.train.windows import WindowConfig, Windows, collate
 
 BATCH = 16
 

@@ -14,15 +14,15 @@ from pathlib import Path
 
 import torch
 
-from eosr.nn.study import StudyConfig
-from eosr.train.communicator import Alone
-from eosr.train.export import export
+from eosr.nn.options.study import StudyConfig
+from eosr.train.data.material import open_material
+from eosr.train.data.windows import WindowConfig
 from eosr.train.loop import train
-from eosr.train.material import open_material
-from eosr.train.records import write_pictures
-from eosr.train.scores import score
-from eosr.train.settings import AdversarialConfig, TrainConfig, ValidationConfig
-from eosr.train.windows import WindowConfig
+from eosr.train.outcome.export import export
+from eosr.train.outcome.records import write_pictures
+from eosr.train.outcome.scores import score
+from eosr.train.ranks.communicator import Alone
+from eosr.train.settings.records import AdversarialConfig, TrainConfig, ValidationConfig
 
 LOSSES = ("wgan_gp", "hinge", "vanilla", "relativistic")
 

@@ -5,8 +5,8 @@
 The peak is measured here: a product of two 8192 x 8192 matrices of bfloat16, random. Operations are counted by torch
 (convolutions and products of matrices, two for each multiplication). A tile of 10980 px is as many chunks as it is cut
 into, each with the halo that the batch gives it. ``--kept-out`` names an ``.npz`` of degraded inputs and truth (keys
-``FACTOR|SCENE|NUMBER``, as `eosr.train.validate.degraded_inputs` returns them); then the largest change of a pixel
-against float32 on the CPU and the change of the RMSE are told too.
+``FACTOR|SCENE|NUMBER``, as `eosr.train.outcome.validate.degraded_inputs` returns them); then the largest change of a
+pixel against float32 on the CPU and the change of the RMSE are told too.
 """
 
 import argparse
@@ -23,10 +23,10 @@ import torch
 from measure import machine, report
 from torch.utils.flop_counter import FlopCounterMode
 
-from eosr.consistency import projection_reach
-from eosr.degrade import blur_sigma
+from eosr.cube.consistency import projection_reach
+from eosr.cube.degradation import blur_sigma
 from eosr.nn.weights import SHIPPED, load_weights
-from eosr.train.validate import as_method
+from eosr.train.outcome.validate import as_method
 
 SIZE = 10980
 #: The second float32 is without channels_last, in which the others are.

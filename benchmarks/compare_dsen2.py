@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from eosr.baselines.bicubic import bicubic_tile
-from eosr.consistency import project_tile
-from eosr.degrade import DEGRADATIONS
+from eosr.cube.consistency import project_tile
+from eosr.cube.degradation import DEGRADATIONS
 from eosr.nn.weights import load_weights
-from eosr.train.scenes import load_scenes
-from eosr.train.validate import as_method, mean_rmse, rmse_per_scene
+from eosr.sharpen.classical.bicubic import bicubic_tile
+from eosr.train.data.scenes import load_scenes
+from eosr.train.outcome.validate import as_method, mean_rmse, rmse_per_scene
 
 PAD = 24
 

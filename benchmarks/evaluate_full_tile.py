@@ -20,7 +20,7 @@ from measure import cpu_seconds, machine, report
 from synthetic import write_scene
 
 import eosr
-from eosr.cost import PeakMemory
+from eosr.host.memory import PeakMemory
 
 TARGET_GB = 4.0
 

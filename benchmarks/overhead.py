@@ -23,9 +23,9 @@ from measure import Clock, machine, report
 from synthetic import write_scene
 
 import eosr
-from eosr.bands import BANDS
-from eosr.degrade import blur_sigma
-from eosr.memory import keep_freed_memory
+from eosr.cube.bands import BANDS
+from eosr.cube.degradation import blur_sigma
+from eosr.host.memory import keep_freed_memory
 from eosr.nn.weights import SHIPPED, load_weights
 
 TARGET = 15.0
@@ -101,25 +101,25 @@ def where_it_goes(item: Path, folder: Path, options: argparse.Namespace) -> dict
     import zarr
 
     import eosr.nn.tile
-    import eosr.stac_engines
-    import eosr.tiles
-    import eosr.write_cog
+    import eosr.open.engines
+    import eosr.sharpen.tile
+    import eosr.write.cog
     from eosr.nn.generator import BackProjectionGenerator
 
     parts = Parts()
     spots = [
-        (eosr.stac_engines.CheckedReader, "read", "read COG"),
-        (eosr.tiles, "fill_gaps", "fill gaps"),
-        (eosr.tiles, "project_tile", "projection"),
-        (eosr.tiles, "as_dtype", "to uint16"),
-        (eosr.tiles, "as_float_with_nan", "to float"),
-        (eosr.tiles.TileTask, "__call__", "tile, rest"),
+        (eosr.open.engines.CheckedReader, "read", "read COG"),
+        (eosr.sharpen.tile, "fill_gaps", "fill gaps"),
+        (eosr.sharpen.tile, "project_tile", "projection"),
+        (eosr.sharpen.tile, "as_dtype", "to uint16"),
+        (eosr.sharpen.tile, "as_float_with_nan", "to float"),
+        (eosr.sharpen.tile.TileTask, "__call__", "tile, rest"),
         (eosr.nn.tile, "sharpen", "normalise"),
         (BackProjectionGenerator, "forward", "network"),
         (zarr.Array, "__setitem__", "write Zarr"),
-        (eosr.write_cog, "_write_plain", "Zarr to plain file"),
+        (eosr.write.cog, "_write_plain", "Zarr to plain file"),
         (rasterio.shutil, "copy", "plain file to COG (this thread)"),
-        (eosr.write_cog, "_check", "check COG"),
+        (eosr.write.cog, "_check", "check COG"),
     ]
     wall, cpu = time.perf_counter(), time.process_time()
     with ExitStack() as stack:

@@ -34,11 +34,11 @@ from overhead import networks, tiles_of
 from serving import served
 from synthetic import write_scene
 
-import eosr.cores
+import eosr.host.memory
 from eosr.batch import BatchConfig, run
-from eosr.batch_cluster import workers_of
-from eosr.batch_site import Site
-from eosr.memory import keep_freed_memory
+from eosr.batch.cluster import workers_of
+from eosr.batch.site import Site
+from eosr.host.memory import keep_freed_memory
 
 OVERHEAD, READ = 10.0, 1.25
 FIRST = "32TQM"  # name of the first tile
@@ -65,7 +65,7 @@ def main() -> None:
     counts = [int(one) for one in options.tiles.split(",")]
     ways = options.ways.split(",")
     keep_freed_memory()  # as the processes of the scenes do: the networks alone shall not be slower for it
-    facts, cores = machine(), eosr.cores.cores()
+    facts, cores = machine(), eosr.host.memory.cores()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         server = stack.enter_context(served(folder))

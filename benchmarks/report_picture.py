@@ -11,11 +11,11 @@ import tempfile
 from pathlib import Path
 
 import eosr
-from eosr.bands import BANDS_20M
-from eosr.exhibits import exhibits
-from eosr.report import write_report
-from eosr.sample import write_catalog
-from eosr.train.scenes import SAMPLE_WINDOW, VALIDATION_BLOCK
+from eosr.cube.bands import BANDS_20M
+from eosr.open.sample import write_catalog
+from eosr.score import write_report
+from eosr.score.report.exhibits import exhibits
+from eosr.train.data.scenes import SAMPLE_WINDOW, VALIDATION_BLOCK
 
 ROOT = Path(__file__).resolve().parents[1]
 METHODS = ["bicubic", "detail_injection", "superres_like", "eosr"]

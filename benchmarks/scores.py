@@ -13,7 +13,7 @@ import xarray as xr
 from measure import Clock, machine, report
 
 from eosr import metrics
-from eosr.bands import BANDS_20M
+from eosr.cube.bands import BANDS_20M
 
 PEAK = 10000.0
 SIZES = {"fine_gsd": 20, "coarse_gsd": 40}

@@ -12,7 +12,7 @@ from pyproj import Transformer
 from rasterio.shutil import copy as copy_raster
 from rasterio.windows import Window
 
-from eosr.bands import BANDS, bands_of
+from eosr.cube.bands import BANDS, bands_of
 
 LEFT, TOP, EPSG = 699960.0, 5000040.0, 32632
 #: Side of the pattern that is repeated over a scene, in pixels of each band.

@@ -10,32 +10,35 @@ Examples
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from eosr._version import __version__ as __version__
+from eosr.cli.commands import started_as  # from here on Ctrl-C ends a command that is still importing the rest
+from eosr.host import doors
 
-from eosr import commands as commands  # first: from here on Ctrl-C ends a command that is still importing the rest
-
-# isort: split
-from eosr import accessor as accessor  # registers `ds.s2sr`
-from eosr.adapt import adapt
-from eosr.consistency import project
-from eosr.degrade import degrade
-from eosr.eopf import open_eopf
-from eosr.evaluate import evaluate
-from eosr.foreign import from_xarray
-from eosr.radiometry import to_reflectance
-from eosr.safe import open_safe
-from eosr.stac import open_stac
-from eosr.superresolve import superresolve
-from eosr.write import to_cog, to_stac_item, to_zarr
+if not started_as():  # the commands call functions, and `eosr --help` answers without xarray
+    from eosr import accessor as accessor  # registers `ds.s2sr`
 
 if TYPE_CHECKING:
+    from eosr.cube import degrade, project, to_reflectance
     from eosr.nn.weights import Weights, load_weights
+    from eosr.open.cubes.adopt import from_xarray
+    from eosr.open.eopf.product import open_eopf
+    from eosr.open.safe.product import open_safe
+    from eosr.open.stac import open_stac
+    from eosr.score.evaluation import evaluate
+    from eosr.sharpen.superresolution import superresolve
+    from eosr.train.adaptation import adapt
+    from eosr.write.cog import to_cog
+    from eosr.write.item import to_stac_item
+    from eosr.write.store import to_zarr
 
-# Names that need torch: found on first use, because `import eosr` must not import torch.
-_LAZY = {"load_weights": "eosr.nn.weights", "Weights": "eosr.nn.weights"}
+#: Public name -> module. Each is imported when it is first used: torch, GDAL and Zarr take seconds.
+_NAMES = {
+    "Weights": "nn", "adapt": "train", "degrade": "cube", "evaluate": "score", "from_xarray": "open",
+    "load_weights": "nn", "open_eopf": "open", "open_safe": "open", "open_stac": "open", "project": "cube",
+    "superresolve": "sharpen", "to_cog": "write", "to_reflectance": "cube", "to_stac_item": "write", "to_zarr": "write",
+}  # fmt: skip
 
 __all__ = [
     "Weights",
@@ -58,6 +61,4 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        return getattr(import_module(_LAZY[name]), name)
-    raise AttributeError(f"module 'eosr' has no attribute {name!r}")
+    return doors.find(__name__, _NAMES, name)

@@ -9,14 +9,15 @@ from typing import Any, Literal, TypeVar
 
 import xarray as xr
 
-from eosr import grid, radiometry, write
-from eosr.adapt import Adaptation, adapt
-from eosr.degrade import degrade
-from eosr.evaluate import Methods, evaluate
-from eosr.evaluate_pairs import Property
-from eosr.foreign import adopted
-from eosr.metrics.table import Convention
-from eosr.superresolve import superresolve
+from eosr import write
+from eosr.cube import grid, radiometry
+from eosr.cube.degradation import degrade
+from eosr.metrics.conventions import Convention
+from eosr.open.cubes.adopt import adopted
+from eosr.score.evaluation import Methods, evaluate
+from eosr.score.protocol import Property
+from eosr.sharpen.superresolution import superresolve
+from eosr.train.adaptation import Adaptation, adapt
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
@@ -116,17 +117,17 @@ class S2SRAccessor:
 
     @_documented_as(radiometry.to_reflectance)
     def to_reflectance(self) -> xr.Dataset:
-        """See `eosr.radiometry.to_reflectance`."""
+        """See `eosr.to_reflectance`."""
         return radiometry.to_reflectance(self._dataset)
 
     @_documented_as(grid.at)
     def at(self, gsd: int) -> xr.Dataset:
-        """See `eosr.grid.at`."""
+        """See `eosr.cube.at`."""
         return grid.at(self._dataset, gsd)
 
     @_documented_as(grid.crop_to_multiple)
     def crop_to_multiple(self, multiple: int = 6) -> xr.Dataset:
-        """See `eosr.grid.crop_to_multiple`."""
+        """See `eosr.cube.crop_to_multiple`."""
         return grid.crop_to_multiple(self._dataset, multiple)
 
     @_documented_as(write.to_zarr)
@@ -138,7 +139,7 @@ class S2SRAccessor:
         resume: bool | Literal["verify"] = True,
         progress: write.Progress = None,
     ) -> Path:
-        """See `eosr.write.to_zarr`."""
+        """See `eosr.to_zarr`."""
         return write.to_zarr(self._dataset, path, overwrite=overwrite, resume=resume, progress=progress)
 
     @_documented_as(write.to_cog)
@@ -151,7 +152,7 @@ class S2SRAccessor:
         overviews: Literal["average", "nearest"] = "average",
         progress: write.Progress = None,
     ) -> list[Path]:
-        """See `eosr.write.to_cog`."""
+        """See `eosr.to_cog`."""
         return write.to_cog(
             self._dataset, folder, overwrite=overwrite, prefix=prefix, overviews=overviews, progress=progress
         )

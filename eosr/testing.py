@@ -14,8 +14,8 @@ import numpy.typing as npt
 import xarray as xr
 from scipy.ndimage import gaussian_filter
 
-from eosr.bands import BANDS, BANDS_10M, BANDS_20M, BANDS_60M, bands_of
-from eosr.grid import STEPS, from_arrays
+from eosr.cube.bands import BANDS, BANDS_10M, BANDS_20M, BANDS_60M, bands_of
+from eosr.cube.grid import STEPS, from_arrays
 
 #: A place in zone 32N where the three grids of a real tile start [m].
 TRANSFORM: Final = (10.0, 0.0, 699960.0, 0.0, -10.0, 5000040.0)

@@ -15,7 +15,7 @@ from pathlib import Path
 from dask.distributed import Client, LocalCluster
 
 import eosr
-from eosr.sample import write_catalog
+from eosr.open.sample import write_catalog
 
 #: Top-left corner of the window [m, UTM 18N].
 LEFT, TOP = 438180, 4169820

@@ -12,16 +12,16 @@ from distributed import Client, LocalCluster
 from patience import PATIENCE
 from slowed import sitecustomize
 
-from eosr.bands import BANDS_20M
 from eosr.batch import BatchConfig
-from eosr.grid import crs_of, transform_of
-from eosr.sample import write_catalog
-from eosr.stac import open_stac
+from eosr.cube.bands import BANDS_20M
+from eosr.cube.grid import crs_of, transform_of
+from eosr.open.sample import write_catalog
+from eosr.open.stac import open_stac
 
 #: Quick: no network, two bands.
 QUICK = BatchConfig(method="bicubic", bands=("B05", "B11"), chunks=96)
 #: Blocks of a scene come SLOW seconds apart.
-SLOW_SITE = sitecustomize("eosr.write_blocks", "_write_block")
+SLOW_SITE = sitecustomize("eosr.write.blocks", "_write_block")
 
 
 def write_items(folder: Path, count: int, *, size=180, base=None, level="L2A") -> list[dict]:

@@ -17,7 +17,7 @@ from pyproj import Transformer
 from range_server import serve
 from rasterio.shutil import copy as copy_raster
 
-from eosr.bands import BANDS, bands_of
+from eosr.cube.bands import BANDS, bands_of
 
 #: Files whose tests take minutes: they begin first, so that no worker has them alone at the end.
 LONG_FILES = (

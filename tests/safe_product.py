@@ -7,7 +7,7 @@ import numpy as np
 import rasterio
 from affine import Affine
 
-from eosr.bands import BANDS, bands_of
+from eosr.cube.bands import BANDS, bands_of
 
 LEFT, TOP = 699960, 5000040
 NAMESPACES = {"14": "https://psd-14.sentinel2.eo.esa.int", "15": "https://psd-15.sentinel2.eo.esa.int"}

@@ -39,7 +39,7 @@ def sitecustomize(module: str, function: str, *, when: str = "True", first: str 
     Parameters
     ----------
     module, function : str
-        E.g. ``"eosr.train.stream"`` and ``"Stream.batch"``.
+        E.g. ``"eosr.train.data.stream"`` and ``"Stream.batch"``.
     when : str
         Further condition, an expression.
     first : str

@@ -3,7 +3,7 @@
 import numpy as np
 import xarray as xr
 
-from eosr.methods import METHODS as METHODS_KNOWN
+from eosr.sharpen.methods import METHODS as METHODS_KNOWN
 
 BANDS = ("B05", "B06", "B07", "B8A", "B11", "B12", "B01", "B09")
 GSD = (20, 20, 20, 20, 20, 20, 60, 60)

@@ -7,8 +7,9 @@ import pytest
 import xarray as xr
 
 import eosr
-from eosr import grid, radiometry, write
+from eosr import write
 from eosr.accessor import S2SRAccessor
+from eosr.cube import grid, radiometry
 from eosr.testing import nothing_computed, synthetic_scene
 
 FUNCTIONS = {

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 import eosr
-from eosr.adapt import _places_of, adapt
-from eosr.cli import main
+from eosr.cli.main import main
 from eosr.errors import DegradationError, GridError, OutputError, RadiometryError, WeightsError
 from eosr.nn.weights import load_weights, save_weights
 from eosr.testing import synthetic_scene
+from eosr.train.adaptation import _places_of, adapt
 
 torch.set_num_threads(1)
 

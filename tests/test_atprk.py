@@ -11,17 +11,24 @@ import xarray as xr
 from rasterio.windows import Window, from_bounds
 from scipy.ndimage import gaussian_filter
 
-from eosr.bands import BANDS_10M, BANDS_20M, BANDS_60M
-from eosr.baselines.atprk import Atprk, Kriging
-from eosr.baselines.atprk_variogram import RANGES, SILLS, deconvolve, fit_exponential, kriging_weights, used_lags
-from eosr.baselines.bicubic import bicubic_tile
-from eosr.baselines.passes import Tile, sharpen_whole, whole_scene_tile, with_halo
-from eosr.degrade import degrade, kernel_taps
+from eosr.cube.bands import BANDS_10M, BANDS_20M, BANDS_60M
+from eosr.cube.degradation import degrade, kernel_taps
 from eosr.errors import DegradationError, MethodError
-from eosr.sample import sample_folder
-from eosr.superresolve import superresolve
+from eosr.open.sample import sample_folder
+from eosr.sharpen.classical.atprk import Atprk, Kriging
+from eosr.sharpen.classical.atprk_variogram import (
+    RANGES,
+    SILLS,
+    deconvolve,
+    fit_exponential,
+    kriging_weights,
+    used_lags,
+)
+from eosr.sharpen.classical.bicubic import bicubic_tile
+from eosr.sharpen.classical.passes import Tile, sharpen_whole, whole_scene_tile, with_halo
+from eosr.sharpen.superresolution import superresolve
 from eosr.testing import synthetic_scene
-from eosr.train.scenes import SAMPLE_WINDOW, VALIDATION_BLOCK
+from eosr.train.data.scenes import SAMPLE_WINDOW, VALIDATION_BLOCK
 
 
 def seen(fine, factor, sigma):

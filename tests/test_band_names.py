@@ -9,8 +9,8 @@ import xarray as xr
 from rasterio import open as open_raster
 
 import eosr
-from eosr.band_names import band_named, nearly_band
-from eosr.bands import BANDS, BANDS_10M, BANDS_20M
+from eosr.cube.band_names import band_named, nearly_band
+from eosr.cube.bands import BANDS, BANDS_10M, BANDS_20M
 from eosr.errors import BandError
 from eosr.testing import synthetic_scene
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from eosr.bands import (
+from eosr.cube.bands import (
     BANDS,
     BANDS_10M,
     BANDS_20M,

@@ -19,11 +19,11 @@ from patience import PATIENCE
 
 import eosr
 from eosr.batch import BatchConfig, run
-from eosr.batch_crew import Crew
-from eosr.batch_manifest import read_lines
-from eosr.batch_scene import SceneTask, run_scene
+from eosr.batch.crew import Crew
+from eosr.batch.manifest import read_lines
+from eosr.batch.scene import SceneTask, run_scene
 from eosr.errors import BatchError, OutputError
-from eosr.product_collection import write_collection
+from eosr.write.collection import write_collection
 
 
 @pytest.fixture(scope="module")
@@ -219,7 +219,7 @@ def of_scenes(out):
     for process in Path("/proc").iterdir():
         try:
             if (
-                b"eosr.batch_scene" in (process / "cmdline").read_bytes()
+                b"eosr.batch.scene" in (process / "cmdline").read_bytes()
                 and str(out).encode() in (process / "environ").read_bytes()
             ):
                 found.append(int(process.name))
@@ -306,7 +306,7 @@ def test_a_full_disk_stops_the_batch_with_a_sentence_and_room_lets_it_go_on(item
 def test_what_cannot_end_well_is_refused_before_the_first_scene(items, client, undisturbed, tmp_path, monkeypatch):
     with pytest.raises(BatchError, match=r"a batch of other settings: bands .* there, .* now\. Give the same ones"):
         run(items, client, undisturbed, config=replace(QUICK, bands=("B05",)))
-    monkeypatch.setattr("eosr.batch.LARGE", 1000)
+    monkeypatch.setattr("eosr.batch.running.LARGE", 1000)
     with pytest.raises(BatchError, match=r"this takes about .*\. Say that it may: --yes \(large=True\)"):
         run(items, client, tmp_path / "large", config=QUICK)
     assert not (tmp_path / "large").exists()
@@ -334,7 +334,7 @@ def test_a_worker_with_another_version_other_weights_or_another_folder_is_found_
     finally:
         client.run(own_version, workers=[worker])
     assert not list((tmp_path / "version").glob("scenes/*"))
-    from eosr.batch_crew import look_around
+    from eosr.batch.crew import look_around
 
     (tmp_path / ".eosr-batch-token").write_text("token")
     assert look_around(version, str(tmp_path), "token", {}) == ""

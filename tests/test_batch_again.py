@@ -18,7 +18,7 @@ from patience import PATIENCE
 from test_batch import of_scenes
 
 from eosr.batch import run
-from eosr.batch_scene import RECORD, SceneTask, is_whole, read_record, run_scene
+from eosr.batch.scene import RECORD, SceneTask, is_whole, read_record, run_scene
 
 BOTH = replace(QUICK, format="both")
 
@@ -110,7 +110,7 @@ def test_what_verify_finds_is_made_again(item, tmp_path):
 
 
 def test_a_scene_that_another_process_has_for_long_is_waited_for(item, tmp_path, monkeypatch):
-    monkeypatch.setattr("eosr.batch._PAUSE", 0.1)
+    monkeypatch.setattr("eosr.batch.running._PAUSE", 0.1)
     news = []
     folder = tmp_path / "out" / "scenes" / item["id"]
     folder.mkdir(parents=True)
@@ -130,7 +130,7 @@ def test_a_process_whose_worker_dies_in_its_first_moment_ends_without_a_result(i
     task = task_of(item, tmp_path)
     code = (
         "import json, sys\nfrom dataclasses import replace\nfrom test_batch_again import task_of\n"
-        "from eosr.batch_scene import run_scene\nrun_scene(task_of(json.load(open(sys.argv[1])), sys.argv[2]))\n"
+        "from eosr.batch.scene import run_scene\nrun_scene(task_of(json.load(open(sys.argv[1])), sys.argv[2]))\n"
     )
     (tmp_path / "item.json").write_text(json.dumps(item))
     paths = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}

@@ -15,10 +15,10 @@ import distributed
 import psutil
 import pytest
 
-from eosr.batch_cluster import arguments_of, dashboard_of, workers_of
-from eosr.batch_gpu import card_of, dask_setup
-from eosr.batch_jobs import SlurmJobs, check_job
-from eosr.batch_site import Site, load_site
+from eosr.batch.cluster import arguments_of, dashboard_of, workers_of
+from eosr.batch.gpu import card_of, dask_setup
+from eosr.batch.jobs import SlurmJobs, check_job
+from eosr.batch.site import Site, load_site
 from eosr.errors import BatchError, OutputError
 
 SITES = sorted((Path(__file__).parents[1] / "hpc" / "sites").glob("*.yaml"))
@@ -48,7 +48,7 @@ def test_what_a_site_says_reaches_the_jobs(tmp_path):
         "1",
         "--no-dashboard",
         "--preload",
-        "eosr.batch_gpu",
+        "eosr.batch.gpu",
         "--resources",
         "GPU=1",
     ]
@@ -133,7 +133,7 @@ def test_a_worker_that_only_looks_at_the_weights_does_not_load_torch(tmp_path):
 
     sums = {name: file_checksum(weights_path(name)) for name in SHIPPED}
     told = (
-        "import sys; from eosr import __version__; from eosr.batch_crew import look_around\n"
+        "import sys; from eosr._version import __version__; from eosr.batch.crew import look_around\n"
         f"assert look_around(__version__, {str(tmp_path)!r}, 'token', {sums!r}) == ''\n"
         "assert 'torch' not in sys.modules\n"
     )
@@ -143,7 +143,7 @@ def test_a_worker_that_only_looks_at_the_weights_does_not_load_torch(tmp_path):
 
 def test_a_process_that_had_not_imported_distributed_can_start_workers_again(tmp_path):
     again = (
-        "import pathlib, dask, eosr.batch_cluster as cluster\n"
+        "import pathlib, dask, eosr.batch.cluster as cluster\n"
         "if __name__ == '__main__':\n"
         f"    with cluster.workers_of(cluster.Site(), pathlib.Path({str(tmp_path)!r})): pass\n"
         "    assert dask.config.get('distributed.comm.timeouts.connect')\n"
@@ -229,7 +229,7 @@ def test_the_tasks_of_a_job_outside_of_one_are_told(tmp_path, monkeypatch):
 
 def test_dask_jobqueue_does_not_take_ctrl_c_from_eosr(tmp_path):
     pytest.importorskip("dask_jobqueue")
-    told = "import signal, eosr.batch_cluster as c; c._jobqueue(); print(signal.getsignal(signal.SIGINT).__name__)"
+    told = "import signal, eosr.batch.cluster as c; c._jobqueue(); print(signal.getsignal(signal.SIGINT).__name__)"
     told = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, check=True)
     assert told.stdout == "default_int_handler\n"
 
@@ -342,8 +342,8 @@ class Cluster:
 
 def test_jobs_that_ended_are_replaced_while_scenes_are_left_and_stillborn_ones_end_the_batch(tmp_path, monkeypatch):
     queue = ["7"]
-    monkeypatch.setattr("eosr.batch_jobs._queue", lambda: dict.fromkeys(queue, ""))
-    monkeypatch.setattr("eosr.batch_jobs._LOOK", 0)
+    monkeypatch.setattr("eosr.batch.jobs._queue", lambda: dict.fromkeys(queue, ""))
+    monkeypatch.setattr("eosr.batch.jobs._LOOK", 0)
     cluster = Cluster({"w-0": "7", "w-1": "8"})
     cluster.names = ["w-0", "w-1"]
     jobs = SlurmJobs(cluster, Site(kind="slurm", jobs=2), tmp_path)
@@ -363,8 +363,8 @@ def test_jobs_that_ended_are_replaced_while_scenes_are_left_and_stillborn_ones_e
 
 
 def test_a_job_of_many_processes_is_replaced_by_one_of_another_name(tmp_path, monkeypatch):
-    monkeypatch.setattr("eosr.batch_jobs._queue", dict)
-    monkeypatch.setattr("eosr.batch_jobs._LOOK", 0)
+    monkeypatch.setattr("eosr.batch.jobs._queue", dict)
+    monkeypatch.setattr("eosr.batch.jobs._LOOK", 0)
     cluster = Cluster({"w-0": "7"})
     cluster.names = ["w-0-0", "w-0-1"]
     SlurmJobs(cluster, Site(kind="slurm", processes=2), tmp_path)(5)
@@ -372,8 +372,8 @@ def test_a_job_of_many_processes_is_replaced_by_one_of_another_name(tmp_path, mo
 
 
 def test_the_job_that_is_at_work_on_the_last_scene_stays(tmp_path, monkeypatch):
-    monkeypatch.setattr("eosr.batch_jobs._queue", lambda: {"7": "", "8": "", "9": "Priority"})
-    monkeypatch.setattr("eosr.batch_jobs._LOOK", 0)
+    monkeypatch.setattr("eosr.batch.jobs._queue", lambda: {"7": "", "8": "", "9": "Priority"})
+    monkeypatch.setattr("eosr.batch.jobs._LOOK", 0)
     cluster = Cluster({"w-0": "7", "w-1": "8", "w-2": "9"})
     cluster.names, cluster.busy = ["w-0", "w-1"], ["w-1"]
     jobs = SlurmJobs(cluster, Site(kind="slurm", jobs=3), tmp_path)
@@ -392,7 +392,7 @@ def test_jobs_that_wait_are_told_and_the_queue_is_asked_ever_more_seldom(tmp_pat
         return subprocess.CompletedProcess(command, 0, text, "")
 
     monkeypatch.setattr(subprocess, "run", squeue)
-    monkeypatch.setattr("eosr.batch_jobs.time", types.SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr("eosr.batch.jobs.time", types.SimpleNamespace(monotonic=lambda: clock[0]))
     cluster = Cluster({"w-0": "7", "w-1": "8", "w-2": "9", "w-3": "10"})
     jobs = SlurmJobs(cluster, Site(kind="slurm", jobs=4), tmp_path)
     for _ in range(2000):
@@ -408,8 +408,8 @@ def test_jobs_that_wait_are_told_and_the_queue_is_asked_ever_more_seldom(tmp_pat
 
 
 def test_what_sbatch_refuses_is_tried_once_more_and_then_told_unless_another_job_is_there(tmp_path, monkeypatch):
-    monkeypatch.setattr("eosr.batch_jobs._queue", lambda: {"7": ""})
-    monkeypatch.setattr("eosr.batch_jobs._LOOK", 0)
+    monkeypatch.setattr("eosr.batch.jobs._queue", lambda: {"7": ""})
+    monkeypatch.setattr("eosr.batch.jobs._LOOK", 0)
     cluster = Cluster({"w-0": "7"})
     cluster.refuse("w-1")
     jobs = SlurmJobs(cluster, Site(kind="slurm", jobs=2), tmp_path)
@@ -426,7 +426,7 @@ def test_what_sbatch_refuses_is_tried_once_more_and_then_told_unless_another_job
 
 
 def test_slurm_that_does_not_answer_is_waited_for(tmp_path, monkeypatch):
-    from eosr.batch_jobs import _queue
+    from eosr.batch.jobs import _queue
 
     monkeypatch.setattr(subprocess, "run", lambda *a, **k: subprocess.CompletedProcess(a, 1, "", "Unable to contact"))
     assert _queue() is None
@@ -438,7 +438,7 @@ def test_slurm_that_does_not_answer_is_waited_for(tmp_path, monkeypatch):
 def test_without_semaphores_a_sentence_says_what_to_make_writable(tmp_path):
     """As in containers whose /dev/shm is missing or read-only."""
     start = (
-        "from pathlib import Path; from eosr.batch_cluster import workers_of; from eosr.batch_site import Site\n"
+        "from pathlib import Path; from eosr.batch.cluster import workers_of; from eosr.batch.site import Site\n"
         f"with workers_of(Site(processes=1), Path({str(tmp_path)!r})): pass"
     )
     command = f"mount -t tmpfs -o ro none /dev/shm && exec {sys.executable} -c {shlex.quote(start)}"

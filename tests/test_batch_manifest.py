@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from eosr.batch_manifest import Line, Manifest, read_lines
+from eosr.batch.manifest import Line, Manifest, read_lines
 from eosr.errors import BatchError
 
 
@@ -60,7 +60,7 @@ def test_a_manifest_that_is_none_is_told(tmp_path):
 
 def test_a_second_driver_is_refused_until_the_first_is_gone_however_it_went(tmp_path):
     program = (
-        "import sys, time; from pathlib import Path; from eosr.batch_manifest import Manifest\n"
+        "import sys, time; from pathlib import Path; from eosr.batch.manifest import Manifest\n"
         "with Manifest(Path(sys.argv[1])).open():\n    print('open', flush=True)\n    time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", program, tmp_path], stdout=subprocess.PIPE, text=True) as other:

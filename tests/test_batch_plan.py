@@ -12,7 +12,7 @@ from batches import QUICK, write_items
 from conftest import write_scene
 
 from eosr.batch import BatchConfig, plan, run
-from eosr.batch_plan import open_scene, readable, signer
+from eosr.batch.planning import open_scene, readable, signer
 from eosr.errors import BandError, BatchError, GridError, OutputError, ReachError, SourceError, WeightsError
 
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from eosr.baselines.bicubic import SUPPORT, bicubic_tile
-from eosr.superresolve import superresolve
+from eosr.sharpen.classical.bicubic import SUPPORT, bicubic_tile
+from eosr.sharpen.superresolution import superresolve
 from eosr.testing import chunked, synthetic_scene
 
 RNG = np.random.default_rng(3)

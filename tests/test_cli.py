@@ -18,11 +18,12 @@ from affine import Affine
 from conftest import write_cog, write_scene
 
 import eosr
-from eosr import cli_evaluate, cli_options
-from eosr.cli import main
-from eosr.degrade import DEGRADATIONS
+from eosr.cli import evaluate as cli_evaluate
+from eosr.cli import options as cli_options
+from eosr.cli.main import main
+from eosr.cube.degradation import DEGRADATIONS
 from eosr.errors import OutputError, printable
-from eosr.methods import ALIASES, METHODS
+from eosr.sharpen.methods import ALIASES, METHODS
 from eosr.write import deliver
 
 
@@ -125,7 +126,7 @@ def test_a_second_run_is_refused_and_touches_nothing_unless_told_to_overwrite(it
 def test_a_killed_run_goes_on_where_it_stopped(item, tmp_path):
     out = tmp_path / "out"
     command = quick(item, out, "--chunks", "24", "--format", "zarr", "--threads", "1")
-    with subprocess.Popen([sys.executable, "-m", "eosr.cli", *command], env=dict(os.environ)) as running:
+    with subprocess.Popen([sys.executable, "-m", "eosr.cli.main", *command], env=dict(os.environ)) as running:
         markers = out / "sharpened.zarr.part.done"
         while running.poll() is None and len(list(markers.glob("[0-9]*"))) < 10:
             time.sleep(0.02)
@@ -194,8 +195,8 @@ def test_a_run_that_was_stopped_after_the_zarr_does_not_compute_it_again(item, t
     deliver(ds, out, format="zarr")
     written_at = (out / "sharpened.zarr" / "zarr.json").stat().st_mtime_ns
     # The state after the Zarr and before the COGs: the store is there, and the marker says so.
-    from eosr.write_blocks import fingerprint_of, prepared
-    from eosr.write_layout import layers_of
+    from eosr.write.blocks import fingerprint_of, prepared
+    from eosr.write.layout import layers_of
 
     request = {**fingerprint_of(prepared(ds, layers_of(ds))), "format": "both"}
     (out / ".eosr-delivery.json").write_text(json.dumps({"request": request, "zarr": True, "resumed": False}))
@@ -310,7 +311,7 @@ def test_an_error_that_is_not_of_eosr_keeps_its_traceback(item, tmp_path, monkey
     def broken(*args, **options):
         raise ZeroDivisionError("a defect")
 
-    monkeypatch.setattr("eosr.stac.open_stac", broken)
+    monkeypatch.setattr("eosr.open.stac.open_stac", broken)
     with pytest.raises(ZeroDivisionError, match="a defect"):
         main(quick(item, tmp_path / "out"))
 
@@ -340,7 +341,7 @@ def test_a_mistyped_option_is_answered_with_the_nearest_one(capsys, command, tol
 
 def test_help_names_every_command_with_examples_and_needs_no_torch():
     script = (
-        "import sys\nfrom eosr.cli import main\ntry:\n    main(['--help'])\nexcept SystemExit as stopped:\n"
+        "import sys\nfrom eosr.cli.main import main\ntry:\n    main(['--help'])\nexcept SystemExit as stopped:\n"
         "    assert stopped.code == 0\nassert 'torch' not in sys.modules\nassert 'matplotlib' not in sys.modules"
     )
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout

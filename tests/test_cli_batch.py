@@ -17,9 +17,9 @@ from patience import PATIENCE
 from range_server import serve
 
 import eosr
-from eosr.batch_cluster import workers_of
-from eosr.batch_manifest import Manifest
-from eosr.cli import main
+from eosr.batch.cluster import workers_of
+from eosr.batch.manifest import Manifest
+from eosr.cli.main import main
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_wrong_arguments_are_told_in_one_line(command, tmp_path, capsys, more, s
 
 
 def test_more_than_100_gb_are_asked_for_and_refused_where_nobody_can_answer(command, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("eosr.batch.LARGE", 1000)
+    monkeypatch.setattr("eosr.batch.running.LARGE", 1000)
     assert main(command()) == 1
     assert "Say that it may: --yes." in capsys.readouterr().err
     asked = []
@@ -130,7 +130,7 @@ def test_no_worker_starts_before_all_that_refuses_a_batch_is_checked_nor_where_n
     command, tmp_path, capsys, monkeypatch
 ):
     assert main(command("--quiet")) == 0
-    monkeypatch.setattr("eosr.batch_cluster.workers_of", lambda *how: pytest.fail("workers were started"))
+    monkeypatch.setattr("eosr.batch.cluster.workers_of", lambda *how: pytest.fail("workers were started"))
     assert main(command("--quiet")) == 0
     (tmp_path / "out" / "scenes" / "S2A_32TQM_20230601_0_L2A" / ".eosr-scene.json").unlink()
     refused = [
@@ -142,7 +142,7 @@ def test_no_worker_starts_before_all_that_refuses_a_batch_is_checked_nor_where_n
         assert main(command()) == 1
         assert "Make room, or name another folder." in capsys.readouterr().err
     with monkeypatch.context() as large:
-        large.setattr("eosr.batch.LARGE", 1000)
+        large.setattr("eosr.batch.running.LARGE", 1000)
         assert main(command()) == 1
         assert "Say that it may: --yes." in capsys.readouterr().err
     with Manifest(tmp_path / "out").open():
@@ -168,7 +168,12 @@ def test_ctrl_c_says_what_is_missing_and_nothing_else_and_workers_end_with_the_d
     (tmp_path / "sitecustomize.py").write_text(SLOW_SITE)
     paths = os.pathsep.join((str(tmp_path), str(Path(eosr.__file__).parents[1])))
     environ = os.environ | {"PYTHONPATH": paths, "SLOW": "600", "SLOW_UNTIL": str(tmp_path / "go")}
-    words = [sys.executable, "-c", "import sys, eosr.cli; sys.exit(eosr.cli.main())", *command("--workers", "2")]
+    words = [
+        sys.executable,
+        "-c",
+        "import sys, eosr.cli.main; sys.exit(eosr.cli.main.main())",
+        *command("--workers", "2"),
+    ]
     with (tmp_path / "told").open("w") as told:
         driver = subprocess.Popen(words, env=environ, stdout=told, stderr=told, start_new_session=True)
     try:
@@ -204,7 +209,7 @@ def test_there_are_no_more_jobs_than_scenes_left(command, tmp_path, capsys, monk
         told.append(left)
         return workers_of(site, logs, left)
 
-    monkeypatch.setattr("eosr.batch_cluster.workers_of", workers)
+    monkeypatch.setattr("eosr.batch.cluster.workers_of", workers)
     assert main(command("--quiet")) == 0
     assert told == [1]
 

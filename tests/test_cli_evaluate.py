@@ -12,11 +12,11 @@ import pytest
 from conftest import write_scene
 
 import eosr
-from eosr import cli_evaluate
-from eosr.cli import main
-from eosr.evaluate_arguments import several
-from eosr.evaluate_formats import to_csv, to_json, to_latex, to_markdown
+from eosr.cli import evaluate as cli_evaluate
+from eosr.cli.main import main
 from eosr.nn.weights import file_checksum
+from eosr.score.arguments import several
+from eosr.score.report.formats import to_csv, to_json, to_latex, to_markdown
 from eosr.testing import random_weights, synthetic_scene
 
 
@@ -62,7 +62,7 @@ def idle(monkeypatch):
     def refused(*args, **options):
         raise AssertionError("work was done before the refusal")
 
-    for module, name in (("eosr.evaluate", "evaluate"), ("eosr.stac", "open_stac")):
+    for module, name in (("eosr.evaluate", "evaluate"), ("eosr.open.stac", "open_stac")):
         monkeypatch.setattr(sys.modules[module], name, refused)
 
 
@@ -224,7 +224,7 @@ def test_the_page_of_the_preset_holds_the_rows_of_the_study_with_their_flags(sma
 def test_the_preset_refuses_scenes_without_a_level_before_any_work(small, capsys, monkeypatch):
     nameless = synthetic_scene(2, 2).assign_attrs(level="")
     monkeypatch.setattr(sys.modules["eosr.evaluate"], "evaluate", lambda *_, **__: pytest.fail("it was judged"))
-    monkeypatch.setattr(sys.modules["eosr.stac"], "open_stac", lambda *_, **__: nameless)
+    monkeypatch.setattr(sys.modules["eosr.open.stac"], "open_stac", lambda *_, **__: nameless)
     line = told(capsys, small, "--preset", "zhang2020")
     assert line.startswith("synthetic has level='', which the study has no tables for. Set ds.attrs['level'] to ")
     assert line.endswith("type --property both --convention zhang2020 instead of --preset zhang2020.")
@@ -329,7 +329,7 @@ def test_a_table_that_cannot_be_finished_leaves_what_was_there(item, asked, tmp_
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("eosr.cli_evaluate.os.replace", full)
+    monkeypatch.setattr("eosr.cli.evaluate.os.replace", full)
     line = told(capsys, item, "--out", str(out), "--overwrite")
     assert line == f"{out} cannot be written: No space left on device. Name another place."
     assert out.read_text() == "precious"

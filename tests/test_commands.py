@@ -7,9 +7,12 @@ import sys
 
 import pytest
 
-from eosr.commands import started_as
+from eosr.cli.commands import started_as
 
-COMMANDS = {"eosr": ["eosr.cli", "info", "bicubic"], "eosr-train": ["eosr.train.cli", "sample", "--preset", "dsen2"]}
+COMMANDS = {
+    "eosr": ["eosr.cli.main", "info", "bicubic"],
+    "eosr-train": ["eosr.cli.train", "sample", "--preset", "dsen2"],
+}
 #: Stops in the first import of eosr that takes long, says so, and waits for Ctrl-C.
 _STOPPED = """
 import sys, time, runpy
@@ -20,7 +23,8 @@ class Stop:
             time.sleep(60)
 sys.meta_path.insert(0, Stop)
 sys.argv = [sys.argv[1], "--version"]
-runpy.run_module({"eosr": "eosr.cli", "eosr-train": "eosr.train.cli"}.get(sys.argv[0], "eosr"), run_name="__main__")
+module = {"eosr": "eosr.cli.main", "eosr-train": "eosr.cli.train"}.get(sys.argv[0], "eosr")
+runpy.run_module(module, run_name="__main__")
 """
 
 

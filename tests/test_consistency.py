@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import eosr
-from eosr.consistency import inverse_gram_taps, project, projection_reach
-from eosr.degrade import DEGRADATIONS, blur_sigma, degrade, kernel_taps
+from eosr.cube.consistency import inverse_gram_taps, project, projection_reach
+from eosr.cube.degradation import DEGRADATIONS, blur_sigma, degrade, kernel_taps
 from eosr.errors import DegradationError, GridError
 from eosr.testing import nothing_computed, synthetic_bands, synthetic_scene
 
@@ -57,7 +57,7 @@ def test_projecting_twice_changes_nothing_and_the_truth_stays(band, factor, name
 @pytest.mark.parametrize("strip", [1, 2, 16])
 @pytest.mark.parametrize(("band", "factor", "name"), CASES)
 def test_dense_linear_algebra_gives_the_same(monkeypatch, band, factor, name, strip):
-    monkeypatch.setattr("eosr.consistency.ROWS", strip)
+    monkeypatch.setattr("eosr.cube.consistency.ROWS", strip)
     # The second implementation: the operator as a matrix, column by column, and its pseudo-inverse.
     rows, columns = 5 * factor, 4 * factor
     eye = np.eye(rows * columns).reshape(-1, rows, columns)

@@ -10,7 +10,8 @@ import dask.array as da
 import numpy as np
 import pytest
 
-from eosr.cost import PeakMemory, reporting_tasks
+from eosr.host.memory import PeakMemory
+from eosr.host.progress import reporting_tasks
 
 MIB = 2**20
 
@@ -35,7 +36,7 @@ def test_an_allocation_is_seen_even_if_it_is_gone_at_the_end():
 
 
 def test_what_is_there_at_the_end_is_seen_without_waiting_for_the_watcher(monkeypatch):
-    monkeypatch.setattr("eosr.cost._INTERVAL", 60)
+    monkeypatch.setattr("eosr.host.progress._INTERVAL", 60)
     with PeakMemory() as memory:
         block = touched(200)
     assert memory.grown == pytest.approx(block.nbytes, rel=0.1)
@@ -116,7 +117,7 @@ def test_progress_tells_of_every_task_not_of_whole_computations_only():
 
 
 def test_progress_never_falls_where_a_computation_ends():
-    from eosr.cost import _Tasks
+    from eosr.host.progress import _Tasks
 
     tasks = _Tasks(2)
     seen = []

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
-from eosr.bands import BANDS_20M, BANDS_60M, mtf_at_nyquist
-from eosr.degrade import DEGRADATIONS, blur_sigma, degrade, kernel_taps, merge_chunks, radius_of
+from eosr.cube.bands import BANDS_20M, BANDS_60M, mtf_at_nyquist
+from eosr.cube.degradation import DEGRADATIONS, blur_sigma, degrade, kernel_taps, merge_chunks, radius_of
+from eosr.cube.grid import at, check_nested
 from eosr.errors import BandError, DegradationError, GridError
-from eosr.grid import at, check_nested
 from eosr.testing import chunked, nothing_computed, synthetic_scene
 
 RNG = np.random.default_rng(5)

@@ -8,12 +8,12 @@ import pytest
 import rasterio
 
 import eosr
-from eosr.bands import BANDS_20M
-from eosr.cli import main
-from eosr.demo import DEMO_WINDOW, PICTURE, aligned, consistency_rmse
+from eosr.cli.demo import DEMO_WINDOW, PICTURE, aligned, consistency_rmse
+from eosr.cli.main import main
+from eosr.cube.bands import BANDS_20M
 from eosr.errors import MissingExtraError
-from eosr.sample import sample_folder
-from eosr.train.scenes import SAMPLE_WINDOW, VALIDATION_BLOCK
+from eosr.open.sample import sample_folder
+from eosr.train.data.scenes import SAMPLE_WINDOW, VALIDATION_BLOCK
 
 
 @pytest.fixture(scope="module")

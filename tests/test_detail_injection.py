@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter1d
 
-from eosr.bands import BANDS_20M, BANDS_60M, PLATFORMS
-from eosr.baselines.bicubic import bicubic_tile
-from eosr.baselines.detail_injection import WIDEST, DetailInjection
-from eosr.baselines.passes import sharpen_whole, whole_scene_tile, with_halo
-from eosr.degrade import blur_sigma, degrade, kernel_taps, radius_of
+from eosr.cube.bands import BANDS_20M, BANDS_60M, PLATFORMS
+from eosr.cube.degradation import blur_sigma, degrade, kernel_taps, radius_of
 from eosr.errors import MethodError
-from eosr.superresolve import superresolve
+from eosr.sharpen.classical.bicubic import bicubic_tile
+from eosr.sharpen.classical.detail_injection import WIDEST, DetailInjection
+from eosr.sharpen.classical.passes import sharpen_whole, whole_scene_tile, with_halo
+from eosr.sharpen.superresolution import superresolve
 from eosr.testing import chunked, synthetic_bands, synthetic_scene
 
 GUIDES = ("B02", "B03", "B04", "B08")
@@ -188,7 +188,7 @@ def test_a_blur_that_reaches_further_than_the_halo_is_refused():
 
 @pytest.mark.parametrize("chunk", [None, 60])
 def test_the_widest_blur_leaves_no_seam(monkeypatch, chunk):
-    monkeypatch.setattr("eosr.tiling.MIN_HALOS", 1)
+    monkeypatch.setattr("eosr.sharpen.tiling.MIN_HALOS", 1)
     scene = synthetic_scene(21, 25, level="L2A", platform="sentinel-2b")
     how = {"method": "detail_injection", "bands": ["B11"], "degradation": "mtf", "dtype": "float32"}
     lazy = superresolve(chunked(scene, chunk), **how)["B11"]

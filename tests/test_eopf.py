@@ -15,13 +15,13 @@ import zarr
 from fsspec.registry import _registry
 from range_server import serve
 
-from eosr import eopf_store
-from eosr.bands import BANDS, bands_of
-from eosr.eopf import open_eopf
+from eosr.cube.bands import BANDS, bands_of
+from eosr.cube.grid import check_chunks, check_nested, crs_of
 from eosr.errors import BandError, GridError, MissingExtraError, RadiometryError, SourceError
-from eosr.grid import check_chunks, check_nested, crs_of
-from eosr.safe_metadata import item_of
-from eosr.stac import open_stac
+from eosr.open.eopf import store as eopf_store
+from eosr.open.eopf.product import open_eopf
+from eosr.open.safe.metadata import item_of
+from eosr.open.stac import open_stac
 from eosr.testing import never_compute
 
 LEFT, TOP, SIZE = 699960, 5000040, 144
@@ -185,7 +185,7 @@ def test_native_bands_are_read_with_place_time_and_offset(kind, products):
 
 
 def test_the_dataset_is_the_one_that_the_item_of_the_product_gives(products):
-    from eosr.eopf import _open, _read_product
+    from eosr.open.eopf.product import _open, _read_product
 
     path = products["L2A v3 new"].path
     ours = open_eopf(path, chunks=72, offset=-1000)
@@ -203,7 +203,7 @@ def test_the_dataset_is_the_one_that_the_item_of_the_product_gives(products):
 def test_it_equals_the_safe_product_of_the_same_pixels(tmp_path):
     from safe_product import write_safe
 
-    from eosr.safe import open_safe
+    from eosr.open.safe.product import open_safe
 
     path, pixels = write_safe(tmp_path, size=SIZE)
     safe = open_safe(path)
@@ -335,7 +335,7 @@ def test_the_graph_is_named_after_the_product_alone(products):
 
 
 def test_a_window_is_that_of_open_stac(products):
-    from eosr.eopf import _open, _read_product
+    from eosr.open.eopf.product import _open, _read_product
 
     written = products["L2A v3 new"]
     box = {"bbox": (LEFT + 130, TOP - 900, LEFT + 700, TOP - 310), "bbox_crs": "item"}

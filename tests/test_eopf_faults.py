@@ -9,8 +9,8 @@ import pytest
 from range_server import serve
 from test_eopf import R, unconsolidate, write_eopf
 
-from eosr.eopf import open_eopf
 from eosr.errors import SourceError, without_secrets
+from eosr.open.eopf.product import open_eopf
 
 pytest.importorskip("aiohttp")
 BAND = f"{R}/r10m/b03"
@@ -19,7 +19,7 @@ SECRET = "?se=2030-01-01T00%3A00Z&sig=se%2Bcr%2Fet%3D"
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr("eosr.eopf_store._PAUSE", 0.01)
+    monkeypatch.setattr("eosr.open.eopf.store._PAUSE", 0.01)
 
 
 @pytest.fixture(scope="module")
@@ -157,8 +157,8 @@ def test_a_server_that_stalls_is_given_up_after_two_time_outs(at):
 
 
 def test_the_time_out_bounds_the_request_as_a_whole_too():
-    from eosr.eopf_store import _http
-    from eosr.stac_web import TIMEOUT
+    from eosr.open.catalogue.web import TIMEOUT
+    from eosr.open.eopf.store import _http
 
     waits = _http("http://127.0.0.1:9/x.zarr", TIMEOUT)[1]["client_kwargs"]["timeout"]
     assert (waits.total, waits.sock_connect, waits.sock_read) == (600, 60, 60)

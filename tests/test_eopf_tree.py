@@ -7,9 +7,9 @@ import xarray as xr
 import zarr
 from test_eopf import R, write_eopf, zipped
 
-from eosr.eopf import open_eopf
-from eosr.eopf_tree import _undone
 from eosr.errors import GridError, RadiometryError, SourceError
+from eosr.open.eopf.product import open_eopf
+from eosr.open.eopf.tree import _undone
 from eosr.testing import never_compute
 
 pytestmark = pytest.mark.filterwarnings("ignore:The data type:FutureWarning", "ignore:.*Zarr V3 specification")

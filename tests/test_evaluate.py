@@ -9,12 +9,12 @@ import xarray as xr
 from scipy.ndimage import gaussian_filter
 
 from eosr import metrics
-from eosr.degrade import degrade
+from eosr.cube.degradation import degrade
+from eosr.cube.grid import from_arrays
 from eosr.errors import BandError, DegradationError, GridError, MetricError
-from eosr.evaluate import evaluate
-from eosr.evaluate_by_band import by_band
-from eosr.grid import from_arrays
-from eosr.superresolve import superresolve
+from eosr.score.evaluation import evaluate
+from eosr.score.report.by_band import by_band
+from eosr.sharpen.superresolution import superresolve
 from eosr.testing import nothing_computed, random_weights
 
 SHARED = Path(os.environ.get("EOSR_SHARED", Path(__file__).resolve().parents[2] / "shared"))

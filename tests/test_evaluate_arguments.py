@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from eosr.bands import SHARP_BANDS
+from eosr.cube.bands import SHARP_BANDS
+from eosr.cube.radiometry import to_digital_numbers, to_reflectance
 from eosr.errors import MethodError, MetricError, RadiometryError
-from eosr.evaluate_arguments import (
+from eosr.metrics.conventions import CONVENTIONS, EOSR_CONVENTION, Convention
+from eosr.score.arguments import (
     check_draws,
     check_mask,
     checked_border,
@@ -21,9 +23,7 @@ from eosr.evaluate_arguments import (
     named_scenes,
     several,
 )
-from eosr.methods import Choice, choose_methods
-from eosr.metrics.table import CONVENTIONS, EOSR_CONVENTION, Convention
-from eosr.radiometry import to_digital_numbers, to_reflectance
+from eosr.sharpen.methods import Choice, choose_methods
 from eosr.testing import random_weights, synthetic_scene
 
 TIMES = np.array(["2023-06-01", "2023-06-11"], dtype="datetime64[ns]")
@@ -94,7 +94,7 @@ def test_reflectance_is_refused_with_the_way_back(scene):
         named_scenes({"here": to_reflectance(scene)})
     assert str(told.value) == (
         "the Dataset holds reflectance; evaluate works on digital numbers. Give it the Dataset of open_stac, or "
-        "eosr.radiometry.to_digital_numbers(ds); units='reflectance' gives RMSE and bias in reflectance."
+        "eosr.cube.to_digital_numbers(ds); units='reflectance' gives RMSE and bias in reflectance."
     )
     assert list(named_scenes(to_digital_numbers(to_reflectance(scene)))) == ["synthetic"]
 

@@ -8,13 +8,13 @@ import pytest
 import xarray as xr
 
 from eosr.errors import GridError, MetricError
-from eosr.evaluate import evaluate
 from eosr.metrics.windows import ssim_of_arrays
+from eosr.score.evaluation import evaluate
 from eosr.testing import chunked, synthetic_scene
 
 EVALUATE = importlib.import_module("eosr.evaluate")
-WINDOWS = importlib.import_module("eosr.evaluate_windows")
-BLOCKS = importlib.import_module("eosr.evaluate_blocks")
+WINDOWS = importlib.import_module("eosr.score.blocks")
+BLOCKS = importlib.import_module("eosr.score.blocks")
 GAPS = {
     "B05": [(slice(20, 31), slice(40, 44))],
     "B11": [(slice(0, 3), slice(70, 90))],

@@ -4,7 +4,7 @@ import pytest
 from synthetic_evaluation import BANDS, synthetic_evaluation
 
 from eosr.errors import MetricError
-from eosr.evaluate_by_band import by_band, row_note
+from eosr.score.report.by_band import by_band, row_note
 
 TOLD = {"units": "DN", "convention": "eosr", "peak": 10000.0, "data_range": 10000.0, "ergas_convention": "wald"}
 

@@ -11,7 +11,7 @@ import xarray as xr
 from synthetic_evaluation import METRICS, synthetic_evaluation
 
 from eosr.errors import MetricError
-from eosr.evaluate_formats import (
+from eosr.score.report.formats import (
     EVALUATION_COLUMNS,
     PAPER_COLUMNS,
     to_csv,
@@ -20,8 +20,8 @@ from eosr.evaluate_formats import (
     to_markdown,
     to_sheets,
 )
-from eosr.evaluate_sheets import Cell, Sheet, escape_latex, evaluation_sheets, latex, markdown
-from eosr.evaluate_study import paper_tables
+from eosr.score.report.sheets import Cell, Sheet, escape_latex, evaluation_sheets, latex, markdown
+from eosr.score.report.study import paper_tables
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ import pytest
 from patience import PATIENCE
 from synthetic_evaluation import synthetic_evaluation
 
-from eosr.evaluate_formats import to_latex
-from eosr.evaluate_sheets import Cell, Sheet, latex
-from eosr.evaluate_study import paper_tables
+from eosr.score.report.formats import to_latex
+from eosr.score.report.sheets import Cell, Sheet, latex
+from eosr.score.report.study import paper_tables
 
 HOSTILE = {"bicubic": 1.0, "[mine]": 0.5, "*best": 0.4, "R&D 5% of #1_a|b~c^d\\e{f}$ <g>": 0.3, "Größe": 0.2}
 

@@ -7,13 +7,13 @@ import pytest
 import xarray as xr
 from dask.callbacks import Callback
 
-from eosr.baselines.supreme import Supreme
 from eosr.errors import GridError, MetricError
-from eosr.evaluate import evaluate
+from eosr.score.evaluation import evaluate
+from eosr.sharpen.classical.supreme import Supreme
 from eosr.testing import chunked, nothing_computed, synthetic_scene
 
 EVALUATE = importlib.import_module("eosr.evaluate")
-WINDOWS = importlib.import_module("eosr.evaluate_windows")
+WINDOWS = importlib.import_module("eosr.score.blocks")
 
 
 def first(table, metric):

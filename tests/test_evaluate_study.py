@@ -8,10 +8,10 @@ import xarray as xr
 from synthetic_evaluation import BANDS, BICUBIC, PROJECTED, QUALITY, figure, synthetic_evaluation
 
 from eosr.errors import MetricError
-from eosr.evaluate import evaluate
-from eosr.evaluate_study import PaperRow, check_levels, figure_text, metric_name, paper_tables, to_bicubic
 from eosr.nn.weights import file_checksum
-from eosr.study_figures import ALL, METRICS, TABLES
+from eosr.score.evaluation import evaluate
+from eosr.score.report.study import PaperRow, check_levels, figure_text, metric_name, paper_tables, to_bicubic
+from eosr.score.report.study_figures import ALL, METRICS, TABLES
 from eosr.testing import random_weights, synthetic_scene
 
 

@@ -8,9 +8,9 @@ import pytest
 import scipy.stats
 import xarray as xr
 
-from eosr.evaluate_summary import AVERAGES, JOINT, METRICS, MOMENTS, PER_BAND, Pool, averaged, bootstrap
 from eosr.metrics import score_table
-from eosr.metrics.table import CONVENTIONS, EOSR_CONVENTION
+from eosr.metrics.conventions import CONVENTIONS, EOSR_CONVENTION
+from eosr.score.summary import AVERAGES, JOINT, METRICS, MOMENTS, PER_BAND, Pool, averaged, bootstrap
 
 #: Bands by the group of their pixel size, and their places in the arrays.
 GROUPS = {20: ("B05", "B8A", "B11"), 60: ("B01", "B09")}

@@ -5,14 +5,14 @@ import importlib
 import numpy as np
 import pytest
 
-from eosr.evaluate import evaluate
-from eosr.evaluate_pairs import Ask, Protocol, in_memory, make_work
-from eosr.methods import Choice
-from eosr.metrics.table import EOSR_CONVENTION
+from eosr.metrics.conventions import EOSR_CONVENTION
+from eosr.score.evaluation import evaluate
+from eosr.score.protocol import Ask, Protocol, in_memory, make_work
+from eosr.sharpen.methods import Choice
 from eosr.testing import chunked, random_weights, synthetic_scene
 
 EVALUATE = importlib.import_module("eosr.evaluate")
-WINDOWS = importlib.import_module("eosr.evaluate_windows")
+WINDOWS = importlib.import_module("eosr.score.blocks")
 
 
 @pytest.mark.parametrize("kind", ["synthesis", "consistency"])

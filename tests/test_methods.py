@@ -5,12 +5,12 @@ from itertools import product
 
 import pytest
 
-from eosr.bands import BANDS_10M, BANDS_20M, BANDS_60M, PLATFORMS, SHARP_BANDS
-from eosr.baselines.passes import LimitsBlur
-from eosr.degrade import DEGRADATIONS, blur_sigma
+from eosr.cube.bands import BANDS_10M, BANDS_20M, BANDS_60M, PLATFORMS, SHARP_BANDS
+from eosr.cube.degradation import DEGRADATIONS, blur_sigma
 from eosr.errors import BandError, DegradationError, MethodError, RadiometryError, WeightsError
-from eosr.methods import CLASSICAL, GENERATORS, METHODS, Choice, choose_methods, method_facts
-from eosr.superresolve import superresolve
+from eosr.sharpen.classical.passes import LimitsBlur
+from eosr.sharpen.methods import CLASSICAL, GENERATORS, METHODS, Choice, choose_methods, method_facts
+from eosr.sharpen.superresolution import superresolve
 from eosr.testing import random_weights, synthetic_scene
 
 

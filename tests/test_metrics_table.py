@@ -6,8 +6,8 @@ import pytest
 import xarray as xr
 
 from eosr import metrics
+from eosr.cube.radiometry import to_reflectance
 from eosr.errors import MetricError
-from eosr.radiometry import to_reflectance
 
 DN = {"fine_gsd": 20, "coarse_gsd": 40, "peak": 10000, "data_range": 10000}
 PER_BAND = ["rmse", "bias", "sre", "sre_supreme", "ssim", "psnr", "bpsnr", "coverage"]

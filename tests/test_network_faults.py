@@ -22,10 +22,10 @@ from conftest import make_item, stac_api, write_scene
 from range_server import serve
 
 import eosr
-from eosr import stac_web
 from eosr.errors import SourceError
-from eosr.stac import find_items, open_stac
-from eosr.stac_engines import GDAL_ENV
+from eosr.open.catalogue import web as stac_web
+from eosr.open.engines import GDAL_ENV
+from eosr.open.stac import find_items, open_stac
 
 ENGINES = ["stackstac", "odc"]
 #: So that a test does not wait: short pauses between tries. No short time-outs: a busy machine would miss them.
@@ -361,7 +361,7 @@ def api(written, tmp_path_factory):
 @pytest.fixture
 def front(api, written, monkeypatch):
     """A server before the API that shows a fault, or passes on what the API says; asked again without a pause."""
-    monkeypatch.setattr("eosr.stac_web._RETRIES", stac_web._RETRIES.new(backoff_factor=0))
+    monkeypatch.setattr("eosr.open.catalogue.web._RETRIES", stac_web._RETRIES.new(backoff_factor=0))
     with serve(written.folder, upstream=api) as server:
         yield server
 

@@ -10,9 +10,9 @@ from nn.made import inputs_of, scatter, small_weights
 from torch.nn import functional
 
 from eosr.errors import WeightsError
-from eosr.nn.attention import BLOCK
 from eosr.nn.kinds import build_generator
 from eosr.nn.options import OPTIONS
+from eosr.nn.options.attention import BLOCK
 from eosr.nn.options.pannet import high_pass
 from eosr.nn.options.rrdb import DenseBlock
 from eosr.nn.options.second_order import matrix_sqrt

@@ -98,7 +98,7 @@ def test_an_item_with_one_odd_place_opens_right_or_is_refused(scene, dialect):
 
 def kept(item):
     """Keys of the assets that hold B02 and B05: others are not what is asked for."""
-    from eosr.items import band_of
+    from eosr.open.items import band_of
 
     return {key for key, asset in item["assets"].items() if band_of(key, asset) in ("B02", "B05")}
 

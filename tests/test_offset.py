@@ -2,8 +2,8 @@
 
 import pytest
 
+from eosr.cube.offset import offset_of
 from eosr.errors import RadiometryError
-from eosr.offset import offset_of
 
 
 @pytest.mark.parametrize(

@@ -6,15 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from eosr.bands import BANDS_10M, BANDS_20M, BANDS_60M, SHARP_BANDS
-from eosr.baselines.passes import Tile, sharpen_whole, whole_scene_tile, with_halo
-from eosr.degrade import blur_sigma
+from eosr.cube.bands import BANDS_10M, BANDS_20M, BANDS_60M, SHARP_BANDS
+from eosr.cube.degradation import blur_sigma
 from eosr.errors import BandError, MethodError, WeightsError
-from eosr.gaps import FILL_REACH, fill_gaps
-from eosr.methods import CLASSICAL, Choice, Method, choose_methods, method_facts, options_of
-from eosr.superresolve import superresolve
+from eosr.sharpen.classical.passes import Tile, sharpen_whole, whole_scene_tile, with_halo
+from eosr.sharpen.methods import CLASSICAL, Choice, Method, choose_methods, method_facts, options_of
+from eosr.sharpen.superresolution import superresolve
+from eosr.sharpen.tile import FILL_REACH, CountTask, Found, TileTask, add_sums, fill_gaps, solve_pass
 from eosr.testing import chunked, random_weights, synthetic_scene
-from eosr.tiles import CountTask, Found, TileTask, add_sums, solve_pass
 
 #: Few steps: what is tested is how tiles are laid, not how far the solver gets.
 OPTIONS = {"supreme": {"iterations": 4}}
@@ -77,7 +76,7 @@ def torn():
 @pytest.mark.parametrize("band", ["B05", "B01"])
 @pytest.mark.parametrize("name", list(CLASSICAL))
 def test_lazy_tiles_and_the_whole_scene_in_memory_give_the_same(scene, monkeypatch, name, band):
-    monkeypatch.setattr("eosr.tiling.MIN_HALOS", 1)
+    monkeypatch.setattr("eosr.sharpen.tiling.MIN_HALOS", 1)
     told = {"method": name, "options": OPTIONS.get(name), "dtype": "float32"}
     lazy = superresolve(chunked(scene, 60), bands=[band], consistency=False, **told)
     expected = whole_answer(scene, name, [band])[band]
@@ -88,7 +87,7 @@ def test_lazy_tiles_and_the_whole_scene_in_memory_give_the_same(scene, monkeypat
 
 @pytest.mark.parametrize("name", ["detail_injection", "atprk", "supreme"])
 def test_gaps_and_saturated_pixels_are_counted_in_no_sum(torn, monkeypatch, name):
-    monkeypatch.setattr("eosr.tiling.MIN_HALOS", 1)
+    monkeypatch.setattr("eosr.sharpen.tiling.MIN_HALOS", 1)
     told = {"method": name, "options": OPTIONS.get(name), "dtype": "float32", "consistency": False}
     # Without the 60 m bands SupReME solves the 20 m bands alone.
     ds, bands = torn.drop_vars(BANDS_60M), ["B05", "B06", "B12"]

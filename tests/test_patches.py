@@ -5,7 +5,7 @@ import pytest
 from pyproj import CRS, Transformer
 
 from eosr.errors import GridError
-from eosr.patches import Ground, PatchFilter, patch_places, sees_ground_of, why_rejected
+from eosr.train.prepare.patches import Ground, PatchFilter, patch_places, sees_ground_of, why_rejected
 
 WHERE = {"patch": 36, "margin": 36, "seed": 3, "name": "scene"}
 

@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 import pytest
 
 import eosr
-from eosr import grid, masks, metrics, radiometry, write
+from eosr import metrics, write
+from eosr.cube import grid, masks, radiometry
 
 ROOT = Path(__file__).resolve().parents[1]
 FUNCTIONS = sorted(name for name in eosr.__all__ if inspect.isfunction(getattr(eosr, name)))

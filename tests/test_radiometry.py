@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from eosr.errors import GridError, RadiometryError
-from eosr.grid import from_arrays
-from eosr.radiometry import (
+from eosr.cube.grid import from_arrays
+from eosr.cube.radiometry import (
     check_not_empty,
     check_offset,
     for_its_times,
@@ -16,6 +15,7 @@ from eosr.radiometry import (
     to_digital_numbers,
     to_reflectance,
 )
+from eosr.errors import GridError, RadiometryError
 
 GRID = {"transform": (10, 0, 600000, 0, -10, 5000040), "crs": 32632, "level": "L2A"}
 

@@ -23,8 +23,8 @@ from rasterio.shutil import copy as copy_raster
 from safe_product import write_safe
 
 from eosr.errors import SourceError
-from eosr.safe import open_safe
-from eosr.stac import open_stac
+from eosr.open.safe.product import open_safe
+from eosr.open.stac import open_stac
 
 ENGINES = ["stackstac", "odc"]
 REFUSED = "neither a GeoTIFF nor a JPEG 2000 file"
@@ -189,7 +189,7 @@ _DOORS = """
 import json, sys
 from pathlib import Path
 from eosr import open_stac, to_cog, to_stac_item, to_zarr
-from eosr.batch_plan import BatchConfig, plan
+from eosr.batch.planning import BatchConfig, plan
 from eosr.errors import EosrError
 from eosr.testing import synthetic_scene
 from eosr.write import deliver

@@ -14,20 +14,20 @@ import pytest
 import rasterio
 import xarray as xr
 
-from eosr.bands import BANDS, BANDS_10M, BANDS_20M, BANDS_60M
-from eosr.baselines.bicubic import bicubic_tile
-from eosr.consistency import project_tile
-from eosr.degrade import degrade_tile, kernel_taps
+from eosr.cube.bands import BANDS, BANDS_10M, BANDS_20M, BANDS_60M
+from eosr.cube.consistency import project_tile
+from eosr.cube.degradation import degrade_tile, kernel_taps
 from eosr.errors import BandError, GridError, MetricError, OutputError
-from eosr.evaluate_sheets import Cell, Sheet
-from eosr.report import Exhibit, write_report
-from eosr.report.figures import DASH, figure
-from eosr.report.maps import SHADES, compose, error_limit, error_shades, limits_of, palette
-from eosr.report.png import encode_png
-from eosr.report.points import choose_points
-from eosr.report.power import noise_from, radial_power
-from eosr.report.show import GIVEN, MEASURED, Album, show
-from eosr.report.tables import Scores, tables_of
+from eosr.score import Exhibit, write_report
+from eosr.score.report.page.figures import DASH, figure
+from eosr.score.report.page.maps import SHADES, compose, error_limit, error_shades, limits_of, palette
+from eosr.score.report.page.png import encode_png
+from eosr.score.report.page.points import choose_points
+from eosr.score.report.page.power import noise_from, radial_power
+from eosr.score.report.page.show import GIVEN, MEASURED, Album, show
+from eosr.score.report.page.tables import Scores, tables_of
+from eosr.score.report.sheets import Cell, Sheet
+from eosr.sharpen.classical.bicubic import bicubic_tile
 from eosr.testing import synthetic_bands
 
 VENDOR = Path(__file__).resolve().parents[1] / "eosr" / "report" / "vendor"

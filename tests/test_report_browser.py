@@ -12,9 +12,9 @@ import pytest
 from synthetic_evaluation import synthetic_evaluation
 from test_report import METHODS, evaluation, exhibit, told_evaluation
 
-from eosr.evaluate_formats import to_sheets
-from eosr.evaluate_study import paper_tables
-from eosr.report import write_report
+from eosr.score import write_report
+from eosr.score.report.formats import to_sheets
+from eosr.score.report.study import paper_tables
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")

@@ -17,14 +17,14 @@ from rasterio.windows import Window
 from safe_product import LEFT, TOP, write_jp2, write_safe
 
 import eosr
-from eosr import safe_pixels
-from eosr.bands import BANDS
+from eosr.cube.bands import BANDS
+from eosr.cube.grid import check_chunks, check_nested, crs_of
 from eosr.errors import BandError, GridError, OutputError, RadiometryError, SourceError
-from eosr.grid import check_chunks, check_nested, crs_of
-from eosr.safe import open_safe
-from eosr.safe_files import find_files
-from eosr.safe_masks import draw_clouds
-from eosr.safe_metadata import Image, item_of, read_product
+from eosr.open.safe import pixels as safe_pixels
+from eosr.open.safe.files import find_files
+from eosr.open.safe.masks import draw_clouds
+from eosr.open.safe.metadata import Image, item_of, read_product
+from eosr.open.safe.product import open_safe
 from eosr.testing import never_compute
 
 MASKS = ("SCL", "cloud_mask")

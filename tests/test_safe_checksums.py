@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from safe_product import write_safe
 
-from eosr import safe_checksums
 from eosr.errors import SourceError
-from eosr.safe import open_safe
+from eosr.open.safe import checksums as safe_checksums
+from eosr.open.safe.product import open_safe
 
 TILES = {10: 64, 20: 64, 60: 32}
 
@@ -101,7 +101,7 @@ def test_masks_are_compared_too(tmp_path):
 def test_a_file_is_compared_once_by_all_threads_of_a_process_and_again_when_it_has_changed(product, monkeypatch):
     read, real = [], safe_checksums._check
     monkeypatch.setattr(safe_checksums, "_check", lambda one: (read.append(one.name), real(one)))
-    monkeypatch.setattr("eosr.safe_pixels.BLOCKS", {10: 64, 20: 64, 60: 96})
+    monkeypatch.setattr("eosr.open.safe.pixels.BLOCKS", {10: 64, 20: 64, 60: 96})
     with dask.config.set(scheduler="threads", num_workers=4):
         open_safe(product, bands=["B02", "B05"])["B02"].compute()
         open_safe(product, bands=["B02", "B05"]).compute()

@@ -9,9 +9,9 @@ from affine import Affine
 from conftest import write_cog
 
 import eosr
-from eosr.bands import BANDS
+from eosr.cube.bands import BANDS
 from eosr.errors import MissingExtraError, SourceError
-from eosr.sample import sample_folder, write_catalog
+from eosr.open.sample import sample_folder, write_catalog
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_a_missing_or_damaged_file_is_told(ragged, tmp_path):
 
 
 def test_without_the_package_the_error_says_what_to_type(monkeypatch):
-    monkeypatch.setattr("eosr.sample.find_spec", lambda name: None)
+    monkeypatch.setattr("eosr.open.sample.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"pip install 'eosr\[demo\]'"):
         sample_folder()
 

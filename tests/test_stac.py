@@ -10,11 +10,11 @@ import xarray as xr
 from affine import Affine
 from conftest import EPSG, LEFT, TOP, WrittenScene, lonlat_box, write_cog, write_scene
 
+from eosr.cube.grid import check_chunks, check_nested
 from eosr.errors import BandError, EosrWarning, GridError, RadiometryError, SourceError
-from eosr.grid import check_chunks, check_nested
-from eosr.stac import open_stac
-from eosr.stac_engines import _read_chunks
-from eosr.stac_records import Asset
+from eosr.open.engines import _read_chunks
+from eosr.open.scene import Asset
+from eosr.open.stac import open_stac
 
 ENGINES = ["stackstac", "odc"]
 METRES = (LEFT, TOP - 3600, LEFT + 3600, TOP)
@@ -353,7 +353,7 @@ def test_several_tiles_are_refused_and_the_remedy_in_the_message_works(written, 
     ) as error:
         open_stac(source)
     line = str(error.value).split("open each: ")[1].removesuffix(".")
-    import eosr.stac as stac
+    import eosr.open.stac as stac
 
     names = {"open_stac": open_stac, "source": source, "eosr": type("eosr", (), {"stac": stac})}
     opened = eval(line, names)
@@ -397,7 +397,7 @@ def test_files_are_read_by_their_own_blocks_wherever_a_window_begins(written, en
     assert columns == (24, 1024, 1024, 28)
     whole, _ = _read_chunks(asset, (600000.0, 5000040.0 - 109800, 600000.0 + 109800, 5000040.0))
     assert (len(whole), sum(whole)) == (11, 10980)
-    monkeypatch.setattr("eosr.stac_engines._READ", 128)
+    monkeypatch.setattr("eosr.open.engines._READ", 128)
     left, top = written.left + 10 * 30, written.top - 10 * 48
     ds = open_stac(
         written.item(), bbox=(left, top - 2880, left + 3000, top), bbox_crs="item", chunks=150, engine=engine

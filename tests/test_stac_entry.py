@@ -11,9 +11,9 @@ import zarr
 from safe_product import write_safe
 
 import eosr
-from eosr.cli import main
+from eosr.cli.main import main
 from eosr.errors import SourceError
-from eosr.stac_entry import opener_of
+from eosr.open.entry import opener_of
 from eosr.testing import synthetic_scene
 
 

@@ -11,9 +11,9 @@ from rasterio.shutil import copy as copy_raster
 from safe_product import write_safe
 
 from eosr.errors import SourceError
-from eosr.safe import open_safe
-from eosr.stac import open_stac
-from eosr.stac_engines import read_error
+from eosr.open.engines import read_error
+from eosr.open.safe.product import open_safe
+from eosr.open.stac import open_stac
 
 ENGINES = ["stackstac", "odc"]
 

@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 from conftest import write_scene
 
+from eosr.cube.times import moment
 from eosr.errors import EosrError, EosrWarning, SourceError
-from eosr.items import read_item
-from eosr.stac import find_items, of_tile, open_stac
-from eosr.stac_plain import moment
+from eosr.open.items import read_item
+from eosr.open.stac import find_items, of_tile, open_stac
 
 ENGINES = ["stackstac", "odc"]
 ODD = [None, "text", "", 5, -1.5, float("nan"), True, [], [5], [None], {}, {"a": 1}, {"a": None}, np.ones(2), object()]

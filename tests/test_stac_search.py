@@ -9,7 +9,7 @@ from conftest import LEFT, TOP, lonlat_box, stac_api, write_scene
 from range_server import serve
 
 from eosr.errors import EosrWarning, SourceError
-from eosr.stac import by_tile, find_items, open_stac
+from eosr.open.stac import by_tile, find_items, open_stac
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pystac
 import pytest
 
-from eosr.cli import main
+from eosr.cli.main import main
 from eosr.errors import SourceError
-from eosr.stac import Limits, find_items, open_stac
+from eosr.open.stac import Limits, find_items, open_stac
 
 CORE = ["https://api.stacspec.org/v1.0.0/core", "https://api.stacspec.org/v1.0.0/item-search"]
 

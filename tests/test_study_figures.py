@@ -6,7 +6,7 @@ import pytest
 from conftest import shared_path
 
 from eosr.errors import MetricError
-from eosr.study_figures import ALL, METRICS, TABLES, Figure, printed_table
+from eosr.score.report.study_figures import ALL, METRICS, TABLES, Figure, printed_table
 
 NUMBER = re.compile(r"^-?\d+(\.\d+)?$")
 #: How the slides write the names of generators.

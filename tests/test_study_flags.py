@@ -7,10 +7,10 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 
-from eosr import study_flags
 from eosr.errors import MetricError
-from eosr.study_figures import ALL, TABLES, Figure, printed_table
-from eosr.study_flags import MEANINGS, flags, implied_peak, ssim_range_bound
+from eosr.score.report import study_flags
+from eosr.score.report.study_figures import ALL, TABLES, Figure, printed_table
+from eosr.score.report.study_flags import MEANINGS, flags, implied_peak, ssim_range_bound
 
 AVERAGES = [number for number, table in TABLES.items() if table.kind != "bands"]
 

@@ -7,11 +7,12 @@ from itertools import product
 import numpy as np
 import pytest
 
-from eosr.bands import BANDS_20M, BANDS_60M
-from eosr.baselines import superres_like
-from eosr.baselines.bicubic import bicubic_tile
-from eosr.baselines.passes import sharpen_whole, whole_scene_tile
-from eosr.baselines.shared_values import (
+from eosr.cube.bands import BANDS_20M, BANDS_60M
+from eosr.errors import MethodError
+from eosr.sharpen.classical import superres_like
+from eosr.sharpen.classical.bicubic import bicubic_tile
+from eosr.sharpen.classical.passes import sharpen_whole, whole_scene_tile
+from eosr.sharpen.classical.shared_values import (
     block_weights,
     fit_geometry,
     fit_weights,
@@ -20,8 +21,7 @@ from eosr.baselines.shared_values import (
     refined,
     shared_residual,
 )
-from eosr.baselines.superres_like import SuperresLike
-from eosr.errors import MethodError
+from eosr.sharpen.classical.superres_like import SuperresLike
 
 METHODS = [SuperresLike(factor=2), SuperresLike(factor=6), SuperresLike(factor=6, through_20m=True)]
 WAYS = ["20m", "60m", "60m through 20m"]

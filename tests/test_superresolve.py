@@ -13,18 +13,18 @@ import xarray as xr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from eosr.bands import BANDS_10M, BANDS_20M, BANDS_60M, SHARP_BANDS
-from eosr.degrade import DEGRADATIONS, degrade
+from eosr.cube.bands import BANDS_10M, BANDS_20M, BANDS_60M, SHARP_BANDS
+from eosr.cube.degradation import DEGRADATIONS, degrade
+from eosr.cube.grid import at, check_chunks, from_arrays
+from eosr.cube.radiometry import to_reflectance
 from eosr.errors import BandError, DegradationError, GridError, RadiometryError, WeightsError
-from eosr.grid import at, check_chunks, from_arrays
-from eosr.methods import Choice, choose_methods
-from eosr.radiometry import to_reflectance
-from eosr.superresolve import superresolve
+from eosr.sharpen.methods import Choice, choose_methods
+from eosr.sharpen.superresolution import superresolve
 from eosr.testing import EPSG, TRANSFORM, chunked, nothing_computed, random_weights, synthetic_scene
 
 TIMES = np.array(["2023-06-01T10:00", "2023-06-11T10:00"], "datetime64[ns]")
 #: `eosr.superresolve` as an attribute is the function.
-MODULE = importlib.import_module("eosr.tiling")
+MODULE = importlib.import_module("eosr.sharpen.tiling")
 torch.set_num_threads(1)
 
 

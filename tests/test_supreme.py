@@ -11,11 +11,17 @@ from rasterio.windows import from_bounds
 from scipy.fft import idctn
 from scipy.sparse.linalg import LinearOperator, cg
 
-from eosr.bands import BANDS_10M, BANDS_20M, BANDS_60M
-from eosr.baselines.bicubic import bicubic_tile
-from eosr.baselines.detail_injection import DetailInjection
-from eosr.baselines.passes import sharpen_whole, whole_scene_tile, with_halo
-from eosr.baselines.supreme import (
+from eosr.cube.bands import BANDS_10M, BANDS_20M, BANDS_60M
+from eosr.cube.consistency import project_tile
+from eosr.cube.degradation import degrade_tile, kernel_taps, radius_of
+from eosr.cube.grid import from_arrays
+from eosr.errors import BandError, MethodError
+from eosr.open.sample import sample_folder
+from eosr.score.evaluation import evaluate
+from eosr.sharpen.classical.bicubic import bicubic_tile
+from eosr.sharpen.classical.detail_injection import DetailInjection
+from eosr.sharpen.classical.passes import sharpen_whole, whole_scene_tile, with_halo
+from eosr.sharpen.classical.supreme import (
     DIMENSION,
     EDGE_QUANTILE,
     FAINT,
@@ -26,14 +32,8 @@ from eosr.baselines.supreme import (
     Supreme,
     published_taps,
 )
-from eosr.baselines.supreme_solver import Measured, Sight, cosines, minimise, solve_as_published, solve_exactly
-from eosr.consistency import project_tile
-from eosr.degrade import degrade_tile, kernel_taps, radius_of
-from eosr.errors import BandError, MethodError
-from eosr.evaluate import evaluate
-from eosr.grid import from_arrays
-from eosr.sample import sample_folder
-from eosr.train.scenes import SAMPLE_WINDOW, VALIDATION_BLOCK, sample_scene
+from eosr.sharpen.classical.supreme_solver import Measured, Sight, cosines, minimise, solve_as_published, solve_exactly
+from eosr.train.data.scenes import SAMPLE_WINDOW, VALIDATION_BLOCK, sample_scene
 
 RNG = np.random.default_rng(5)
 OPERATORS = [(2, 0.0), (2, 0.5), (2, 1.1), (6, 1 / 6), (6, 3.1), (3, 0.8)]

@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from eosr.bands import BANDS_10M, BANDS_20M, BANDS_60M
-from eosr.baselines.passes import sharpen_whole, whole_scene_tile
-from eosr.consistency import projection_reach
-from eosr.degrade import degrade
+from eosr.cube.bands import BANDS_10M, BANDS_20M, BANDS_60M
+from eosr.cube.consistency import projection_reach
+from eosr.cube.degradation import degrade
+from eosr.cube.grid import STEPS, from_arrays
 from eosr.errors import RadiometryError, ReachError
-from eosr.grid import STEPS, from_arrays
-from eosr.methods import CLASSICAL, Choice, choose_methods
-from eosr.superresolve import count_graphs, find_parameters, superresolve, superresolve_stages
+from eosr.sharpen.classical.passes import sharpen_whole, whole_scene_tile
+from eosr.sharpen.methods import CLASSICAL, Choice, choose_methods
+from eosr.sharpen.superresolution import count_graphs, find_parameters, superresolve, superresolve_stages
+from eosr.sharpen.tiling import plan_tasks
 from eosr.testing import EPSG, TRANSFORM, chunked, nothing_computed, synthetic_scene
-from eosr.tiling import plan_tasks
 
 #: `eosr.superresolve` as an attribute is the function, so modules are imported by name.
-TILING = importlib.import_module("eosr.tiling")
+TILING = importlib.import_module("eosr.sharpen.tiling")
 NAMES = list(CLASSICAL)
 #: Few steps: what is tested is how tiles are laid, not how far the solver gets.
 OPTIONS = {"supreme": {"iterations": 4}}
@@ -340,7 +340,7 @@ def test_stages_are_the_two_answers(tiles, name):
 def test_seconds_are_those_of_every_tile_added_up(tiles, monkeypatch):
     # A clock that ticks once per look: every tile takes 1 s, and so do a tile's count and a solution.
     ticks = iter(range(10**6))
-    monkeypatch.setattr("eosr.tiles.time.perf_counter", lambda: float(next(ticks)))
+    monkeypatch.setattr("eosr.sharpen.tile.time.perf_counter", lambda: float(next(ticks)))
     scene = chunked(synthetic_scene(20, 22, level="L2A"), 60)
     stages = superresolve_stages(scene, Choice(method="bicubic"), bands=["B05"], degradation="study")
     total = float(stages.seconds[0].sum().compute(scheduler="sync"))

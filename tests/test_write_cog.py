@@ -21,11 +21,11 @@ from affine import Affine
 from rio_cogeo.cogeo import cog_info, cog_validate
 from test_write_zarr import scene, tiny_disk  # noqa: F401
 
-import eosr.write_cog
-from eosr.durable import put
+import eosr.write.cog
 from eosr.errors import OutputError, RadiometryError
-from eosr.write_cog import to_cog
-from eosr.write_zarr import to_zarr
+from eosr.host.files import put
+from eosr.write.cog import to_cog
+from eosr.write.store import to_zarr
 
 LARGE = (180, 190)  # pixels of 60 m: 1080 x 1140 at 10 m, more than one tile and one window
 
@@ -169,7 +169,7 @@ def test_existing_files_are_kept_unless_overwrite(tmp_path):
 
 def write_slowly(folder):
     """What the killed process does: a pause before each file, so that the kill hits the middle."""
-    import eosr.write_cog as module
+    import eosr.write.cog as module
 
     write = module._write
     module._write = lambda *arguments: (time.sleep(0.5), write(*arguments))
@@ -202,7 +202,7 @@ def test_a_kill_right_after_a_file_got_its_name_loses_nothing(tmp_path, monkeypa
         raise KeyboardInterrupt
 
     with monkeypatch.context() as killed, dask.config.set(num_workers=1):
-        killed.setattr("eosr.write_cog.put", put_and_die)
+        killed.setattr("eosr.write.cog.put", put_and_die)
         with pytest.raises(KeyboardInterrupt):
             to_cog(scene(), tmp_path / "cog")
     (finished,) = (tmp_path / "cog").glob("*.tif")
@@ -220,7 +220,7 @@ def test_a_kill_while_the_pixels_are_deleted_leaves_no_half_of_them_to_go_on_wit
 
     with monkeypatch.context() as killed:
         # Not that of the whole program: an interrupt in zarr's own thread ends it, and who waits for it waits for ever.
-        killed.setattr("eosr.durable.shutil", SimpleNamespace(rmtree=delete_some_and_die))
+        killed.setattr("eosr.host.files.shutil", SimpleNamespace(rmtree=delete_some_and_die))
         with pytest.raises(KeyboardInterrupt):
             to_cog(scene(), tmp_path / "cog")
     paths = to_cog(scene(), tmp_path / "cog", overwrite=True)
@@ -233,7 +233,7 @@ def test_a_disk_that_fills_up_leaves_no_file_that_looks_finished(tmp_path, tiny_
     store = to_zarr(ds, tmp_path / "x.zarr")
     with pytest.raises(OutputError, match=r"tiny has 0.\d MB free, and about \d.\d MB are needed"):
         to_cog(store, tiny_disk)
-    monkeypatch.setattr("eosr.write_cog.check_folder", lambda *_: None)
+    monkeypatch.setattr("eosr.write.cog.check_folder", lambda *_: None)
     with pytest.raises(OutputError, match=r"could not be written|does not read back"):
         to_cog(store, tiny_disk)
     for path in tiny_disk.glob("*.tif"):
@@ -256,14 +256,14 @@ def test_files_that_are_made_side_by_side_have_the_bytes_of_those_made_one_by_on
 def test_where_room_is_short_fewer_files_are_made_at_the_same_time(tmp_path, tiny_disk, monkeypatch):  # noqa: F811
     at_work, most = [], []
 
-    def counting(*arguments, write=eosr.write_cog._write):
+    def counting(*arguments, write=eosr.write.cog._write):
         at_work.append(1)
         most.append(len(at_work))
         time.sleep(0.2)
         write(*arguments)
         at_work.pop()
 
-    monkeypatch.setattr("eosr.write_cog._write", counting)
+    monkeypatch.setattr("eosr.write.cog._write", counting)
     ds = scene(sharpened=True, shape60=LARGE).map(lambda band: band // 4000)  # noise would take more than is reckoned
     store = to_zarr(ds, tmp_path / "x.zarr")
     with dask.config.set(num_workers=5):
@@ -283,7 +283,7 @@ def test_after_a_failure_no_other_file_is_begun(tmp_path, monkeypatch):
         time.sleep(0.2)
         raise OSError(errno.EIO, "no such luck")
 
-    monkeypatch.setattr("eosr.write_cog._write", failing)
+    monkeypatch.setattr("eosr.write.cog._write", failing)
     with dask.config.set(num_workers=2), pytest.raises(OutputError, match=r"could not be written: .*no such luck"):
         to_cog(scene(), tmp_path)
     assert len(begun) == 2
@@ -295,7 +295,7 @@ def test_a_damaged_copy_is_found_before_it_appears(tmp_path, monkeypatch):
         with rasterio.open(target, "r+") as file:
             file.write(np.full((1, 1), 7, "uint16"), 1, window=((20, 21), (30, 31)))
 
-    monkeypatch.setattr("eosr.write_cog.rasterio.shutil.copy", damaging)
+    monkeypatch.setattr("eosr.write.cog.rasterio.shutil.copy", damaging)
     with pytest.raises(OutputError, match=r"B01_60m.tif does not read back as it was written \(row 0 on\)"):
         to_cog(scene(), tmp_path)
     assert list(tmp_path.glob("*.tif")) == []

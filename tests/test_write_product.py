@@ -19,12 +19,12 @@ from pyproj import Transformer
 from test_write_zarr import scene
 
 import eosr
-from eosr.batch_checks import folder_of
+from eosr.batch.checks import folder_of
 from eosr.errors import GridError, OutputError, RadiometryError, SourceError
-from eosr.product_collection import write_collection
-from eosr.stac import find_items, open_stac
-from eosr.stac_conditions import box_of
+from eosr.open.catalogue.conditions import box_of
+from eosr.open.stac import find_items, open_stac
 from eosr.write import deliver, to_cog, to_stac_item, to_stac_items, to_zarr
+from eosr.write.collection import write_collection
 
 
 @pytest.fixture(scope="module")

@@ -24,9 +24,9 @@ from disks import small_disk
 from pyproj import CRS
 
 import eosr
-from eosr import grid
+from eosr.cube import grid
 from eosr.errors import GridError, OutputError
-from eosr.write_zarr import to_zarr
+from eosr.write.store import to_zarr
 
 BANDS = {10: ("B02", "B08"), 20: ("B05", "B8A"), 60: ("B01",)}
 TIMES = np.array(["2023-06-06T10:00:00", "2023-06-16T10:00:00"], "datetime64[ns]")
@@ -417,7 +417,7 @@ def tiny_disk(tmp_path):
 
 
 def test_a_disk_that_fills_up_leaves_nothing_that_looks_finished_and_the_run_goes_on_later(tiny_disk, monkeypatch):
-    monkeypatch.setattr("eosr.write_zarr.COMPRESSED", 0.0)  # the check before the start would refuse
+    monkeypatch.setattr("eosr.write.store.COMPRESSED", 0.0)  # the check before the start would refuse
     with pytest.raises(
         OutputError, match=r"No space left on device after \d+ of 12 blocks, which are kept in .*x.zarr.part"
     ):
@@ -455,7 +455,7 @@ if __name__ == "__main__":
 
 
 def test_a_scene_is_not_read_as_a_whole_before_its_first_block_is_written(tmp_path, monkeypatch):
-    monkeypatch.setattr("eosr.stac_engines._READ", 128)
+    monkeypatch.setattr("eosr.open.engines._READ", 128)
     scene = write_scene(tmp_path / "scene", size=1080)
     sharp = eosr.open_stac(scene.item(), chunks=120).s2sr.superresolve(method="bicubic")
     done = []

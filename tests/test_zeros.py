@@ -6,9 +6,9 @@ import rioxarray  # noqa: F401 - registers .rio
 import xarray as xr
 
 import eosr
-from eosr.bands import BANDS_10M, BANDS_20M
+from eosr.cube.bands import BANDS_10M, BANDS_20M
+from eosr.cube.grid import at, from_arrays
 from eosr.errors import RadiometryError
-from eosr.grid import at, from_arrays
 from eosr.testing import random_weights, synthetic_scene
 
 LAKE = (slice(30, 60), slice(36, 66))

@@ -14,7 +14,7 @@ The zero of the scale matters
 Products of processing baseline 04.00 and later store reflectance x 10000 + 1000. `rmse`, `mae`, `bias`, `psnr` and
 `bpsnr` with a number as peak do not see such an offset; `sre`, `sam`, `ergas`, `ssim`, `uiq` and a peak of
 ``"reference_max"`` do, and all look better than they are (SRE at a mean of 2300 DN: 3.1 dB). Take it off first
-(`eosr.radiometry`); `score_table` does so by itself.
+(`eosr.cube.radiometry`); `score_table` does so by itself.
 """
 
 from __future__ import annotations

@@ -1,1 +1,17 @@
-"""Torch only: tensors in, tensors out. Nothing here knows xarray or dask."""
+"""Networks, their losses, and the file of weights."""
+
+from typing import Any, Final
+
+from eosr.host import doors
+
+_NAMES: Final = {
+    "Weights": "weights",
+    "load_weights": "weights",
+    "save_weights": "weights",
+    "interpolate": "interpolation",
+}
+__all__ = list(_NAMES)
+
+
+def __getattr__(name: str) -> Any:
+    return doors.find(__name__, _NAMES, name)

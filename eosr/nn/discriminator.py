@@ -57,7 +57,7 @@ class Discriminator(nn.Module):
     With spectral norm the state holds, per layer, the weights before the division (`parametrizations.weight.original`)
     and the vectors of the power iteration. These move in training mode only, by one iteration per forward pass, and
     depend on the weights alone: ranks with the same weights keep the same vectors, and in evaluation mode a state
-    always gives the same logits. `eosr.nn.adversarial.clip_weights` would clip what is divided afterwards: choose one
+    always gives the same logits. `eosr.nn.losses.clip_weights` would clip what is divided afterwards: choose one
     of the two bounds.
 
     Parameters

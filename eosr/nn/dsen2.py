@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from eosr.nn.study import ResidualBlock
+from eosr.nn.options.study import ResidualBlock
 
 #: The 10 m bands in the order in which the published weights expect them, and their digital numbers per unit [DN].
 FINE_BANDS: Final = ("B04", "B03", "B02", "B08")

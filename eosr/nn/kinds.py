@@ -8,7 +8,7 @@ from typing import Any, Final
 from eosr.nn.dsen2 import Dsen2Config, Dsen2Generator
 from eosr.nn.generator import BackProjectionConfig, BackProjectionGenerator
 from eosr.nn.options import OPTIONS, DirectGenerator
-from eosr.nn.study import StudyConfig, StudyGenerator
+from eosr.nn.options.study import StudyConfig, StudyGenerator
 
 #: A generator: a `torch.nn.Module` with ``kind``, ``config``, ``settings()``, ``reach`` and one common ``forward``.
 Generator = BackProjectionGenerator | StudyGenerator | Dsen2Generator | DirectGenerator

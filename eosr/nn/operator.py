@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from eosr.degrade import correlate_strided, kernel_taps
+from eosr.cube.degradation import correlate_strided, kernel_taps
 
 
 def taps_for(factor: int, sigma: Tensor, radius: int) -> Tensor:
@@ -61,3 +63,47 @@ def _spread(coarse: Tensor, taps: Tensor, factor: int, axis: int) -> Tensor:
         phases.append(total)
     stacked = torch.stack([phase for phase in phases if phase is not None], dim=axis + 1)
     return stacked.flatten(axis, axis + 1)
+
+
+def project(estimate: Tensor, coarse: Tensor, taps: Tensor, factor: int) -> Tensor:
+    """Return the nearest image to an estimate whose degradation is the measurement.
+
+    Parameters
+    ----------
+    estimate : Tensor, shape (B, C, H, W)
+    coarse : Tensor, shape (B, C, H / factor, W / factor)
+        The measurement.
+    taps : Tensor, shape (B, C, K)
+        Blur and box of every sample and band, from `eosr.nn.operator.taps_for`.
+    factor : int
+        Pixel-size ratio.
+
+    Returns
+    -------
+    Tensor, shape (B, C, H, W)
+        Edge pixels are mirrored outwards, as everywhere in eosr.
+    """
+    rows, columns = (axis_matrix(taps, factor, size) for size in estimate.shape[-2:])
+    residual = coarse - rows @ estimate @ columns.transpose(-1, -2)
+    left = torch.linalg.solve(rows @ rows.transpose(-1, -2), residual)
+    both = torch.linalg.solve(columns @ columns.transpose(-1, -2), left.transpose(-1, -2)).transpose(-1, -2)
+    return estimate + rows.transpose(-1, -2) @ both @ columns
+
+
+def axis_matrix(taps: Tensor, factor: int, size: int) -> Tensor:
+    """Matrices of the degradation along one axis, shape (B, C, size / factor, size)."""
+    places = torch.from_numpy(_places(taps.shape[-1], factor, size)).to(taps)
+    return torch.einsum("bck,kij->bcij", taps, places)
+
+
+@lru_cache(maxsize=8)
+def _places(count: int, factor: int, size: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    """Which fine pixel each tap of each coarse pixel falls on, mirrored at the edges; shape (count, size / s, size)."""
+    radius = (count - factor) // 2
+    places = np.zeros((count, size // factor, size))
+    for tap in range(count):
+        for coarse in range(size // factor):
+            fine = factor * coarse - radius + tap
+            fine = fine % (2 * size)  # mirror images of the axis, edge pixels repeated, have period 2 * size
+            places[tap, coarse, min(fine, 2 * size - 1 - fine)] = 1
+    return places

@@ -32,7 +32,7 @@ LEAST_RANGE = 2000.0
 
 _loading = threading.Lock()
 # One forward at a time in a process: torch itself uses all the threads it may, and two tiles need twice the memory.
-# A process of `eosr.batch_scene` is told to run several with a share of the threads each: two with one thread take a
+# A process of `eosr.batch.scene` is told to run several with a share of the threads each: two with one thread take a
 # fifth less time than one with two, and a gigabyte more at chunks of 1536 (benchmarks/README.md).
 _on_card = threading.Lock()
 # Tiles that lie on a card besides the one in its network: they come and go while it works.

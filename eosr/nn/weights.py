@@ -19,14 +19,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from eosr.bands import BANDS, BANDS_20M, BANDS_60M, check_bands
-from eosr.durable import put
+from eosr.cube.bands import BANDS, BANDS_20M, BANDS_60M, check_bands
 from eosr.errors import WeightsError
+from eosr.host.files import put
 from eosr.nn.dsen2 import FINE_BANDS, SCALE, Dsen2Generator
 from eosr.nn.kinds import Generator, build_generator, config_type
-from eosr.nn.weights_files import SHIPPED as SHIPPED
-from eosr.nn.weights_files import file_checksum as file_checksum
-from eosr.nn.weights_files import weights_path as weights_path
+from eosr.nn.shipped import SHIPPED as SHIPPED
+from eosr.nn.shipped import file_checksum as file_checksum
+from eosr.nn.shipped import weights_path as weights_path
 
 #: Version of the layout of the metadata.
 FORMAT: Final = 1
@@ -155,7 +155,7 @@ def read_about(path: Path) -> dict[str, Any]:
     except (KeyError, json.JSONDecodeError, RecursionError):
         raise WeightsError(
             f"{path} is a safetensors file, but not one of eosr: it lacks the 'eosr' record of configuration and "
-            "normalisation. Write it with eosr-train or eosr.nn.weights.save_weights."
+            "normalisation. Write it with eosr-train or eosr.nn.save_weights."
         ) from None
     version = about.get("format") if isinstance(about, dict) else None
     if version != FORMAT:

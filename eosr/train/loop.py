@@ -15,19 +15,18 @@ from eosr.errors import SharedError, TrainingError, WeightsError
 from eosr.nn.discriminator import DiscriminatorConfig, build_discriminator
 from eosr.nn.kinds import Generator, build_generator
 from eosr.nn.weights import load_weights
-from eosr.train.communicator import Communicator, together
-from eosr.train.export import export
-from eosr.train.material import Material
-from eosr.train.optimisers import build_critic_optimiser, build_optimiser
-from eosr.train.rates import learning_rate
-from eosr.train.records import Log, check_tensorboard, write_pictures
-from eosr.train.scores import by_group, mean_scores, relative, score_together
-from eosr.train.settings import TrainConfig
-from eosr.train.signals import StopSignals
-from eosr.train.state import load_state, save_state
+from eosr.train.data.material import Material
+from eosr.train.data.stream import Stream, stream
+from eosr.train.data.windows import Batch
+from eosr.train.optimisers import build_critic_optimiser, build_optimiser, learning_rate
+from eosr.train.outcome.export import export
+from eosr.train.outcome.records import Log, check_tensorboard, write_pictures
+from eosr.train.outcome.scores import by_group, mean_scores, relative, score_together
+from eosr.train.outcome.state import load_state, save_state
+from eosr.train.ranks.communicator import Communicator, together
+from eosr.train.ranks.signals import StopSignals
+from eosr.train.settings.records import TrainConfig
 from eosr.train.step import Networks, NonFiniteError, Stepper
-from eosr.train.stream import Stream, stream
-from eosr.train.windows import Batch
 
 #: Called with (steps done, steps in all) after every step.
 Progress = Callable[[int, int], None]
@@ -43,7 +42,7 @@ class Outcome:
     step: int
     #: False where a signal stopped it: the same command goes on.
     finished: bool
-    #: `eosr.train.scores.by_group` of this generator, where it has just been validated under all operators.
+    #: `eosr.train.outcome.scores.by_group` of this generator, where it has just been validated under all operators.
     scores: dict[str, float] | None = None
 
 

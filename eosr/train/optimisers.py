@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
-from eosr.train.settings import TrainConfig
+from eosr.train.settings.records import TrainConfig
 
 #: Coefficients of the quintic Newton-Schulz iteration, and iterations: Jordan et al., "Muon", 2024.
 _QUINTIC: Final = (3.4445, -4.7750, 2.0315)
@@ -90,3 +91,37 @@ def build_critic_optimiser(parameters: Iterable[nn.Parameter], config: TrainConf
         return torch.optim.RMSprop(parameters, lr=rate)
     betas = (0.0, 0.9) if config.adversarial.loss == "wgan_gp" else (0.9, 0.999)
     return torch.optim.Adam(parameters, lr=rate, betas=betas)
+
+
+def scale_of(config: TrainConfig, ranks: int) -> float:
+    """Factor of the learning rate for so many processes: ``ranks`` under a scaling rule, else 1.
+
+    The linear rule: a batch ``k`` times as large takes a rate ``k`` times as large [1].
+
+    References
+    ----------
+    [1] Goyal et al., "Accurate, large minibatch SGD: training ImageNet in 1 hour", 2017, section 2.1.
+    """
+    return 1.0 if config.scaling == "none" else float(ranks)
+
+
+def learning_rate(step: int, config: TrainConfig, *, ranks: int = 1, halvings: int = 0) -> float:
+    """Learning rate of the generator at a step (from 0).
+
+    Linear warm-up to the highest rate, then the schedule: a cosine down to ``floor``; the rate halved ``halvings``
+    times (``plateau``); halved every ``halve_every`` steps (``halving``); or left alone.
+
+    Under ``scaling = "modified"`` it is the reference study's rule ``lr0 * k * 0.5 ** floor(t * k / n)``: with ``k``
+    processes an epoch has ``k`` times fewer steps, so the rate is halved after ``n / k`` of them, as often per epoch.
+    """
+    highest = config.learning_rate * scale_of(config, ranks)
+    if step < config.warmup:
+        return highest * (step + 1) / config.warmup
+    if config.schedule == "cosine":
+        done = (step - config.warmup) / max(1, config.steps - config.warmup)
+        return highest * (config.floor + (1 - config.floor) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
+    if config.schedule == "halving":
+        halvings = step * (ranks if config.scaling == "modified" else 1) // config.halve_every
+    elif config.schedule == "constant":
+        halvings = 0
+    return highest * max(config.floor, 0.5**halvings)

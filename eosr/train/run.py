@@ -12,13 +12,13 @@ from pathlib import Path
 import torch
 
 from eosr.errors import SharedError, TrainingError
-from eosr.train.communicator import Communicator, together
-from eosr.train.config import load_config
-from eosr.train.export import bfloat16_error, export
+from eosr.train.data.material import Material, open_material
 from eosr.train.loop import Outcome, Progress, train
-from eosr.train.material import Material, open_material
-from eosr.train.scores import by_group, score_together
-from eosr.train.settings import TrainConfig
+from eosr.train.outcome.export import bfloat16_error, export
+from eosr.train.outcome.scores import by_group, score_together
+from eosr.train.ranks.communicator import Communicator, together
+from eosr.train.settings.config import load_config
+from eosr.train.settings.records import TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)

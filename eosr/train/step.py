@@ -16,21 +16,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from eosr.nn.adversarial import (
+from eosr.nn.losses import (
+    charbonnier,
     clip_weights,
     discriminator_loss,
     generator_loss,
     gradient_penalty,
     gradient_squares,
+    l1,
     needs_real,
     ratio_of,
 )
-from eosr.nn.losses import charbonnier, l1
-from eosr.nn.operator import taps_for
-from eosr.nn.projection import project
-from eosr.train.communicator import Communicator
-from eosr.train.settings import TrainConfig
-from eosr.train.windows import Batch
+from eosr.nn.operator import project, taps_for
+from eosr.train.data.windows import Batch
+from eosr.train.ranks.communicator import Communicator
+from eosr.train.settings.records import TrainConfig
 
 #: Share of the calibrated weight that a new calibration leaves.
 _KEPT: Final = 0.8

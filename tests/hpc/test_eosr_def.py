@@ -40,7 +40,7 @@ def test_eosr_can_be_built_from_what_the_recipe_copies(tmp_path):
     assert done.returncode == 0, done.stderr
     (wheel,) = tmp_path.glob("eosr-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    assert "eosr/train/cli.py" in names
+    assert "eosr/cli/train.py" in names
     assert any(name.startswith("eosr/weights/") and name.endswith(".safetensors") for name in names)
 
 

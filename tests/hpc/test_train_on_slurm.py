@@ -53,7 +53,7 @@ properties = ["synthesis"]
 #: Imported by Python on its own. With LATE, ranks begin LATE seconds later; in the first run of a job
 #: with SLOW, windows come SLOW seconds apart.
 SITECUSTOMIZE = sitecustomize(
-    "eosr.train.stream", "Stream.batch", when='not os.environ.get("SLURM_RESTART_COUNT")',
+    "eosr.train.data.stream", "Stream.batch", when='not os.environ.get("SLURM_RESTART_COUNT")',
     # Only in Slurm's ranks, not in what the scripts may start before.
     first='if "SLURM_STEP_NUM_TASKS" in os.environ:\n    time.sleep(float(os.environ.get("LATE", "0")))',
 )  # fmt: skip

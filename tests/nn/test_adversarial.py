@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from eosr.nn.adversarial import (
+from eosr.nn.discriminator import DiscriminatorConfig, build_discriminator
+from eosr.nn.losses import (
     ADVERSARIAL,
     clip_weights,
     discriminator_loss,
@@ -16,7 +17,6 @@ from eosr.nn.adversarial import (
     gradient_squares,
     needs_real,
 )
-from eosr.nn.discriminator import DiscriminatorConfig, build_discriminator
 
 torch.set_num_threads(1)
 REAL, MADE = torch.tensor([2.0, -1.0], dtype=torch.float64), torch.tensor([0.5, 1.0], dtype=torch.float64)

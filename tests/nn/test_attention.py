@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from eosr.nn.attention import BLOCK, WindowAttention
+from eosr.nn.options.attention import BLOCK, WindowAttention
 from nn.made import scatter
 
 torch.set_num_threads(1)
@@ -70,7 +70,7 @@ def test_memory_grows_with_the_area_of_a_tile_and_not_with_its_square(monkeypatc
         counted.append(logits + query.numel() + key.numel() + value.numel() + options["attn_mask"].numel())
         return real(query, key, value, **options)
 
-    monkeypatch.setattr("eosr.nn.attention.functional.scaled_dot_product_attention", counting)
+    monkeypatch.setattr("eosr.nn.options.attention.functional.scaled_dot_product_attention", counting)
     for side in (24, 48, 96):
         layer(torch.zeros(1, 16, side, side))
     assert counted[2] == 4 * counted[1] == 16 * counted[0]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from eosr.degrade import kernel_taps
+from eosr.cube.degradation import kernel_taps
 from eosr.nn.generator import BackProjectionConfig, BackProjectionGenerator
 from nn.made import farthest_pixel_that_counts, inputs_of, scatter, small_generator
 

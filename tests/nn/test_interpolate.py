@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from eosr.errors import WeightsError
-from eosr.nn.interpolate import interpolate
+from eosr.nn.interpolation import interpolate
 from eosr.nn.kinds import build_generator
-from eosr.nn.study import StudyConfig, StudyGenerator
+from eosr.nn.options.study import StudyConfig, StudyGenerator
 from eosr.nn.weights import load_weights, save_weights
 from nn.made import inputs_of, scatter, small_generator, small_weights
 

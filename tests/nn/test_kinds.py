@@ -6,7 +6,7 @@ import pytest
 
 from eosr.nn.generator import BackProjectionConfig, BackProjectionGenerator
 from eosr.nn.kinds import build_generator
-from eosr.nn.study import StudyConfig, StudyGenerator
+from eosr.nn.options.study import StudyConfig, StudyGenerator
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,7 @@ import torch
 import xarray as xr
 
 import eosr
-from eosr.nn.operator import degrade, taps_for
-from eosr.nn.projection import axis_matrix, project
+from eosr.nn.operator import axis_matrix, degrade, project, taps_for
 
 torch.set_num_threads(1)
 

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional
 
 from eosr.errors import WeightsError
-from eosr.nn.study import StudyConfig, StudyGenerator
+from eosr.nn.options.study import StudyConfig, StudyGenerator
 from nn.made import farthest_pixel_that_counts, inputs_of, scatter
 
 torch.set_num_threads(1)

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from eosr.errors import WeightsError
 from eosr.nn.kinds import build_generator
-from eosr.nn.study import StudyConfig, StudyGenerator
+from eosr.nn.options.study import StudyConfig, StudyGenerator
 from eosr.nn.weights import SHIPPED, file_checksum, load_weights, save_weights
 from nn.made import inputs_of, scatter, small_generator, small_weights
 

@@ -7,12 +7,12 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from eosr.nn.generator import BackProjectionConfig
-from eosr.train.communicator import Alone
+from eosr.train.data.material import from_scenes
+from eosr.train.data.scenes import PACKS, Scene
+from eosr.train.data.windows import WindowConfig
 from eosr.train.loop import Outcome, train
-from eosr.train.material import from_scenes
-from eosr.train.scenes import PACKS, Scene
-from eosr.train.settings import AdversarialConfig, TrainConfig, ValidationConfig
-from eosr.train.windows import WindowConfig
+from eosr.train.ranks.communicator import Alone
+from eosr.train.settings.records import AdversarialConfig, TrainConfig, ValidationConfig
 
 
 def bands_of_ground(size, seed=0):

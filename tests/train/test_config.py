@@ -7,7 +7,7 @@ import pytest
 
 import eosr
 from eosr.errors import TrainingError
-from eosr.train.config import TrainConfig, load_config
+from eosr.train.settings.config import TrainConfig, load_config
 
 PLAIN = 'name = "t"\n'
 

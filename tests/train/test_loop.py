@@ -24,7 +24,8 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import torch
-from eosr.train import state, stream
+from eosr.train.outcome import state
+from eosr.train.data import stream
 from train.made import train_alone
 from train.test_loop import scenes, tiny_config
 torch.set_num_threads(1)
@@ -194,7 +195,7 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import torch
-from eosr.train import stream
+from eosr.train.data import stream
 from train.made import train_alone
 from train.test_loop import scenes, tiny_config
 torch.set_num_threads(1)
@@ -252,8 +253,8 @@ def test_an_adversarial_run_killed_and_started_again_ends_in_the_same_weights_bi
 
 
 def test_another_number_of_ranks_is_refused(undisturbed):
-    from eosr.train.communicator import Alone
-    from eosr.train.state import load_state
+    from eosr.train.outcome.state import load_state
+    from eosr.train.ranks.communicator import Alone
 
     said = r"state\.pt was written by 1 process, this run has 2\. Start 1, or use another folder"
     with pytest.raises(TrainingError, match=said):
@@ -301,8 +302,8 @@ def test_a_plateau_halves_the_rate(tmp_path):
 
 
 def test_a_run_begins_with_given_weights_and_refuses_others(undisturbed, tmp_path):
-    from eosr.train.export import export
-    from eosr.train.material import from_scenes
+    from eosr.train.data.material import from_scenes
+    from eosr.train.outcome.export import export
 
     config = tiny_config()
     given = train_alone(config, scenes(), undisturbed[1]).generator

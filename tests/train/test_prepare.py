@@ -10,11 +10,11 @@ import dask
 import pytest
 import xarray as xr
 
+from eosr.cli.train import main
 from eosr.errors import OutputError, TrainingError
-from eosr.train.cli import main
-from eosr.train.prepare import prepare
-from eosr.train.prepare_config import load_prepare_config
-from eosr.train.store import PatchStore
+from eosr.train.prepare.config import load_prepare_config
+from eosr.train.prepare.run import prepare
+from eosr.train.prepare.store import PatchStore
 from train.prepared import CONFIG, OFFSET, files_of, placed_scene, write_config, write_cubes
 
 
@@ -98,9 +98,11 @@ def test_the_store_does_not_depend_on_who_reads(config, store, tmp_path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from eosr.train import prepare_scene, prepare_sources, store  # before the fork, once
-from eosr.train.prepare import prepare
-from eosr.train.prepare_config import load_prepare_config
+from eosr.train.prepare import scene as prepare_scene
+from eosr.train.prepare.run import sources as prepare_sources
+from eosr.train.prepare.run import store  # before the fork, once
+from eosr.train.prepare.run import prepare
+from eosr.train.prepare.config import load_prepare_config
 config = load_prepare_config(Path(sys.argv[1]))
 def run(out, last):
     child = os.fork()
@@ -150,8 +152,8 @@ def test_a_run_killed_at_any_moment_goes_on_and_ends_in_the_same_bytes(config, s
 STOPPED = """
 import os, signal, sys
 from pathlib import Path
-from eosr.train import prepare
-from eosr.train.prepare_config import load_prepare_config
+from eosr.train.prepare.run import run as prepare
+from eosr.train.prepare.config import load_prepare_config
 write = prepare.write_scene
 def dying(job, *arguments, **how):
     if job.number == 1:
@@ -249,9 +251,9 @@ def test_a_folder_that_cannot_be_written_is_refused(config, tmp_path):
 def test_a_training_runs_on_a_store_and_its_windows_are_those_of_its_patches(store, tmp_path):
     import torch
 
-    from eosr.train.communicator import Alone
+    from eosr.train.data.material import open_material
     from eosr.train.loop import train
-    from eosr.train.material import open_material
+    from eosr.train.ranks.communicator import Alone
     from train.made import tiny_config
 
     config = tiny_config(steps=2, window={"operators": (1.0, 0.0, 0.0, 0.0)})

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from eosr.errors import TrainingError
-from eosr.train.prepare_config import PrepareConfig, SourceConfig, load_prepare_config
+from eosr.train.prepare.config import PrepareConfig, SourceConfig, load_prepare_config
 from train.prepared import write_config
 from train.test_config import toml_of
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from eosr.errors import TrainingError
-from eosr.train.prepare_plan import plan, split
-from eosr.train.prepare_sources import find_scenes
+from eosr.train.prepare.plan import plan, split
+from eosr.train.prepare.sources import find_scenes
 from eosr.write import to_zarr
 from train.prepared import placed_scene, write_config, write_cubes
 

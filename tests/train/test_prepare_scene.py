@@ -9,13 +9,13 @@ import pytest
 import xarray as xr
 
 from eosr.errors import TrainingError
-from eosr.patches import PatchFilter
-from eosr.train import prepare_scene
-from eosr.train.prepare_config import PrepareConfig, SplitConfig
-from eosr.train.prepare_plan import Job, plan
-from eosr.train.prepare_scene import stored, write_scene
-from eosr.train.prepare_sources import find_scenes
-from eosr.train.store_shards import HOLE, open_arrays, patch_of
+from eosr.train.prepare import scene as prepare_scene
+from eosr.train.prepare.config import PrepareConfig, SplitConfig
+from eosr.train.prepare.patches import PatchFilter
+from eosr.train.prepare.plan import Job, plan
+from eosr.train.prepare.scene import stored, write_scene
+from eosr.train.prepare.shards import HOLE, open_arrays, patch_of
+from eosr.train.prepare.sources import find_scenes
 from eosr.write import to_zarr
 from train.prepared import OFFSET, placed_scene, write_config
 

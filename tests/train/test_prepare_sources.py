@@ -9,12 +9,12 @@ from conftest import lonlat_box, shared_path, write_cog
 from safe_product import write_safe
 from test_stac_search import api, catalogue  # noqa: F401  # a real server of items
 
+from eosr.cube.grid import from_arrays
 from eosr.errors import EosrWarning, SourceError, TrainingError
-from eosr.grid import from_arrays
-from eosr.train.prepare import prepare
-from eosr.train.prepare_config import load_prepare_config
-from eosr.train.prepare_sources import find_scenes
-from eosr.train.store import PatchStore
+from eosr.train.prepare.config import load_prepare_config
+from eosr.train.prepare.run import prepare
+from eosr.train.prepare.sources import find_scenes
+from eosr.train.prepare.store import PatchStore
 from eosr.write import to_zarr
 from train.prepared import OFFSET, placed_scene, write_config, write_cubes
 

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from eosr.train.rates import learning_rate
+from eosr.train.optimisers import learning_rate
 from train.made import tiny_config
 
 

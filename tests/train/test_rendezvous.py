@@ -3,7 +3,7 @@
 import pytest
 
 from eosr.errors import TrainingError
-from eosr.train.rendezvous import Place, address_of, find_place, first_host, tasks_per_node
+from eosr.train.ranks.rendezvous import Place, address_of, find_place, first_host, tasks_per_node
 
 SRUN = {
     "SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "5", "SLURM_LOCALID": "1", "SLURM_NODEID": "1", "SLURM_JOB_ID": "7",

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from eosr.train.ring import Measured, Ring, efficiency, fit_ring, project_steps
+from eosr.train.ranks.scaling import Measured, Ring, efficiency, fit_ring, project_steps
 
 RING = Ring(alpha=20e-6, beta=2e9, misfit=0.0)
 SIZES = (1024, 65536, 1 << 20, 1 << 24)

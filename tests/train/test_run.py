@@ -5,9 +5,9 @@ import torch
 
 from eosr.nn.generator import BackProjectionGenerator
 from eosr.nn.weights import load_weights
-from eosr.train import export as exporting
-from eosr.train.export import bfloat16_error, export
-from eosr.train.material import from_scenes
+from eosr.train.data.material import from_scenes
+from eosr.train.outcome import export as exporting
+from eosr.train.outcome.export import bfloat16_error, export
 from train.made import made_scene, tiny_config
 
 torch.set_num_threads(1)

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
+from eosr.cli.train import main
 from eosr.errors import TrainingError
-from eosr.train.cli import main
-from eosr.train.scaling import ScalingOptions, bench_scaling
+from eosr.train.ranks.scaling import ScalingOptions, bench_scaling
 from train.test_cli import CONFIG
 
 pytest.importorskip("matplotlib")
@@ -23,7 +23,7 @@ def config(tmp_path):
 
 @pytest.mark.long
 def test_one_and_two_ranks_are_measured_fitted_and_drawn(config, tmp_path):
-    command = [sys.executable, "-m", "eosr.train.cli", "bench-scaling", config, "--launcher", "torchrun"]
+    command = [sys.executable, "-m", "eosr.cli.train", "bench-scaling", config, "--launcher", "torchrun"]
     done = subprocess.run([*command, "--steps", "3", "--out", tmp_path / "out"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{tmp_path / 'out' / 'scaling.md'}\n"

@@ -10,11 +10,11 @@ import rasterio
 from conftest import shared_path
 from rasterio.transform import from_bounds
 
-from eosr.bands import BANDS, BANDS_10M, BANDS_20M, BANDS_60M
+from eosr.cube.bands import BANDS, BANDS_10M, BANDS_20M, BANDS_60M
 from eosr.errors import TrainingError
-from eosr.sample import sample_folder
-from eosr.train.material import from_scenes
-from eosr.train.scenes import (
+from eosr.open.sample import sample_folder
+from eosr.train.data.material import from_scenes
+from eosr.train.data.scenes import (
     PACKS,
     SAMPLE_WINDOW,
     VALIDATION_BLOCK,
@@ -23,7 +23,7 @@ from eosr.train.scenes import (
     load_scenes,
     virtual_60m,
 )
-from eosr.train.windows import collate
+from eosr.train.data.windows import collate
 from train.made import made_scene, tiny_config, write_packs
 
 PLAIN, POISON = 1000, 60000

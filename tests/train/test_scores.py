@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from eosr.bands import BANDS_20M
-from eosr.train.export import export
+from eosr.cube.bands import BANDS_20M
+from eosr.train.data.material import from_scenes
 from eosr.train.loop import build_networks
-from eosr.train.material import from_scenes
-from eosr.train.scores import by_group, relative, score
+from eosr.train.outcome.export import export
+from eosr.train.outcome.scores import by_group, relative, score
 from train.made import made_scene, tiny_config
 
 

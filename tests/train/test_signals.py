@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 
-from eosr.train.signals import StopSignals
+from eosr.train.ranks.signals import StopSignals
 
 
 def test_the_first_signal_is_remembered_by_name():

@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from eosr.nn.adversarial import ADVERSARIAL, gradient_ratio
-from eosr.nn.operator import taps_for
-from eosr.nn.projection import axis_matrix
-from eosr.train.communicator import Alone
+from eosr.nn.losses import ADVERSARIAL, gradient_ratio
+from eosr.nn.operator import axis_matrix, taps_for
+from eosr.train.data.windows import Windows, collate
 from eosr.train.loop import build_networks
 from eosr.train.optimisers import build_optimiser, orthogonalised
+from eosr.train.ranks.communicator import Alone
 from eosr.train.step import NonFiniteError, Stepper
-from eosr.train.windows import Windows, collate
 from train.made import made_scene, tiny_config
 
 torch.set_num_threads(1)

@@ -14,15 +14,15 @@ import pytest
 import xarray as xr
 import zarr
 
-from eosr.cost import PeakMemory
-from eosr.degrade import degrade
+from eosr.cube.degradation import degrade
 from eosr.errors import TrainingError
+from eosr.host.memory import PeakMemory
 from eosr.testing import never_compute
-from eosr.train.material import Patches
-from eosr.train.prepare import prepare
-from eosr.train.store import PatchStore, SceneRecord
-from eosr.train.store_shards import FORMAT, HOLE, ShardWriter, new_arrays, write_attributes
-from eosr.train.windows import WindowConfig
+from eosr.train.data.material import Patches
+from eosr.train.data.windows import WindowConfig
+from eosr.train.prepare.run import prepare
+from eosr.train.prepare.shards import FORMAT, HOLE, ShardWriter, new_arrays, write_attributes
+from eosr.train.prepare.store import PatchStore, SceneRecord
 from train.prepared import OFFSET, write_config, write_cubes
 
 
@@ -199,7 +199,7 @@ def test_a_million_and_a_half_patches_are_read_at_random_in_little_memory(tmp_pa
 def test_processes_read_the_same_store_at_once(store):
     program = """
 import sys
-from eosr.train.store import PatchStore
+from eosr.train.prepare.store import PatchStore
 store = PatchStore(sys.argv[1])
 print(sum(float(store.scene(k).fine.sum()) for k in range(len(store))))
 """

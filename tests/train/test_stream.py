@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from eosr.errors import TrainingError
-from eosr.train.stream import stream
-from eosr.train.windows import WindowConfig, Windows
+from eosr.train.data.stream import stream
+from eosr.train.data.windows import WindowConfig, Windows
 from train.made import made_scene
 
 

@@ -6,8 +6,8 @@ import torch
 import xarray as xr
 
 import eosr
-from eosr.bands import BANDS_10M, BANDS_20M, BANDS_60M
-from eosr.train.validate import as_method, degraded_inputs, mean_rmse, rmse_per_scene
+from eosr.cube.bands import BANDS_10M, BANDS_20M, BANDS_60M
+from eosr.train.outcome.validate import as_method, degraded_inputs, mean_rmse, rmse_per_scene
 from train.made import made_scene
 
 

@@ -9,8 +9,8 @@ import xarray as xr
 
 import eosr
 from eosr.errors import TrainingError
-from eosr.train.scenes import virtual_60m
-from eosr.train.windows import PaddedScene, WindowConfig, Windows, collate, window
+from eosr.train.data.scenes import virtual_60m
+from eosr.train.data.windows import PaddedScene, WindowConfig, Windows, collate, window
 from train.made import made_scene
 
 STUDY = (1.0, 0.0, 0.0, 0.0)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from eosr.errors import WeightsError
-from eosr.nn.attention import BLOCK
+from eosr.nn.options.attention import BLOCK
 from eosr.nn.options.direct import DirectConfig, DirectGenerator, conv
 from eosr.nn.options.windows import Gate, check_margin, check_reduction, last_in_window, window_mean
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from eosr.nn.options.direct import DirectConfig, DirectGenerator, conv, last_interpolated, upsampled
-from eosr.nn.study import ResidualBlock
+from eosr.nn.options.study import ResidualBlock
 
 
 @dataclass(frozen=True, kw_only=True)

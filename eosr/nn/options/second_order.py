@@ -5,7 +5,7 @@ features, its square root by five Newton-Schulz iterations, the mean of its rows
 residual blocks with a share-source skip (what the head made is added to every group by one learned factor that starts
 at zero). Adapted: the covariance is taken in fixed blocks and their margin (`eosr.nn.options.windows`), not over the
 image, so the answer does not depend on tiles; the default has 4 groups of 2 blocks; the paper's region-level non-local
-layers are left out (windowed self-attention is in `eosr.nn.study`).
+layers are left out (windowed self-attention is in `eosr.nn.options.study`).
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from eosr.nn.attention import BLOCK
+from eosr.nn.options.attention import BLOCK
 from eosr.nn.options.direct import DirectConfig, DirectGenerator, conv
+from eosr.nn.options.study import ResidualBlock
 from eosr.nn.options.windows import Gate, check_margin, check_reduction, last_in_window, window_covariance
-from eosr.nn.study import ResidualBlock
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from eosr.nn.options.direct import DirectConfig, DirectGenerator, conv
-from eosr.nn.study import ResidualBlock
+from eosr.nn.options.study import ResidualBlock
 
 
 @dataclass(frozen=True, kw_only=True)

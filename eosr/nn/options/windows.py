@@ -1,8 +1,8 @@
 """Statistics of the surroundings of a pixel that do not depend on the tile it is computed in.
 
 Channel attention pools over the whole image: an answer then depends on the size of the tile. Here, as in
-`eosr.nn.attention`, the scene is cut into blocks of 6 x 6 pixels of 10 m, aligned to the 60 m grid as every tile is,
-and the pixels of a block share the statistics of the block and a fixed margin of whole blocks around it.
+`eosr.nn.options.attention`, the scene is cut into blocks of 6 x 6 pixels of 10 m, aligned to the 60 m grid as every
+tile is, and the pixels of a block share the statistics of the block and a fixed margin of whole blocks around it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from eosr.nn.attention import BLOCK
+from eosr.nn.options.attention import BLOCK
 
 
 def check_margin(margin: int) -> None:

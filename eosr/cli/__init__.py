@@ -1,0 +1,1 @@
+"""The commands `eosr` and `eosr-train`."""

@@ -1,0 +1,1 @@
+"""From an address or path to STAC items: APIs, catalogues, files."""

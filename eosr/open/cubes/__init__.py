@@ -1,0 +1,1 @@
+"""Datasets of other libraries, adopted as those of `eosr.open_stac`."""

@@ -1,0 +1,1 @@
+"""EOPF products: Zarr."""

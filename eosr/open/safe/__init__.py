@@ -1,0 +1,1 @@
+"""SAFE products: a folder or a zip archive."""

@@ -1,0 +1,1 @@
+"""The table of an evaluation, printed: Markdown, LaTeX, CSV, JSON, one HTML page."""

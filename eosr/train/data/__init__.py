@@ -1,0 +1,1 @@
+"""Scenes and windows that a generator is trained and judged on."""

@@ -1,0 +1,1 @@
+"""From sources to a store of training patches: `eosr-train prepare`."""

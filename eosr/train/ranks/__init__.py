@@ -1,0 +1,1 @@
+"""Several processes of one run: how they meet, average, and are measured."""

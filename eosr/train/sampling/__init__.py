@@ -1,0 +1,1 @@
+"""Places on earth to train on: tiles of all climates and seasons."""
