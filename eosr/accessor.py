@@ -4,30 +4,40 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import xarray as xr
 
-from eosr import write
-from eosr.cube import grid, radiometry
-from eosr.cube.degradation import degrade
-from eosr.metrics.conventions import Convention
-from eosr.open.cubes.adopt import adopted
-from eosr.score.evaluation import Methods, evaluate
-from eosr.score.protocol import Property
-from eosr.sharpen.superresolution import superresolve
-from eosr.train.adaptation import Adaptation, adapt
+from eosr import score, sharpen, train, write
+
+if TYPE_CHECKING:
+    from eosr.host.progress import Progress
+    from eosr.metrics.conventions import Convention
+    from eosr.score.evaluation import Methods
+    from eosr.score.protocol import Property
+    from eosr.train.adaptation import Adaptation
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
-def _documented_as(function: Callable[..., Any]) -> Callable[[_Method], _Method]:
-    """Give a method the documentation of its function, for help() and notebooks; the signature stays its own."""
+class _Documented:
+    """A method with the documentation of its function, for help() and notebooks, imported when it is looked at."""
+
+    def __init__(self, function: Callable[..., Any], package: str, name: str) -> None:
+        self._function, self._package, self._name = function, package, name
+
+    def __get__(self, instance: object, owner: type) -> Any:
+        self._function.__doc__ = getattr(import_module(self._package), self._name).__doc__
+        return self._function.__get__(instance, owner)
+
+
+def _documented_as(package: str, name: str) -> Callable[[_Method], _Method]:
+    """Give a method the documentation of its function; the signature stays its own."""
 
     def document(method: _Method) -> _Method:
-        method.__doc__ = function.__doc__
-        return method
+        return cast(_Method, _Documented(method, package, name))
 
     return document
 
@@ -41,9 +51,11 @@ class S2SRAccessor:
 
     @property
     def _dataset(self) -> xr.Dataset:
+        from eosr.open.cubes.adopt import adopted
+
         return adopted(self._given)
 
-    @_documented_as(superresolve)
+    @_documented_as("eosr.sharpen", "superresolve")
     def superresolve(
         self,
         *,
@@ -58,12 +70,12 @@ class S2SRAccessor:
         chunks: int | None = None,
     ) -> xr.Dataset:
         """See `eosr.superresolve`."""
-        return superresolve(
+        return sharpen.superresolve(
             self._dataset, weights=weights, method=method, options=options, bands=bands, consistency=consistency,
             degradation=degradation, device=device, dtype=dtype, chunks=chunks,
         )  # fmt: skip
 
-    @_documented_as(adapt)
+    @_documented_as("eosr.train", "adapt")
     def adapt(
         self,
         weights: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
@@ -75,22 +87,24 @@ class S2SRAccessor:
         windows: int = 256,
         seed: int = 0,
         device: str = "auto",
-        progress: write.Progress = None,
+        progress: Progress = None,
     ) -> Adaptation:
         """See `eosr.adapt`."""
-        return adapt(
+        return train.adapt(
             self._dataset, weights, out=out, degradation=degradation, steps=steps, learning_rate=learning_rate,
             windows=windows, seed=seed, device=device, progress=progress,
         )  # fmt: skip
 
-    @_documented_as(degrade)
+    @_documented_as("eosr.cube", "degrade")
     def degrade(
         self, factor: int, *, degradation: str = "study", platform: str | None = None, sigma: float | None = None
     ) -> Any:
         """See `eosr.degrade`."""
+        from eosr.cube import degrade
+
         return degrade(self._dataset, factor, degradation=degradation, platform=platform, sigma=sigma)
 
-    @_documented_as(evaluate)
+    @_documented_as("eosr.score", "evaluate")
     def evaluate(
         self,
         methods: Methods = None,
@@ -106,43 +120,49 @@ class S2SRAccessor:
         resamples: int = 1000,
         seed: int = 0,
         device: str = "auto",
-        progress: write.Progress = None,
+        progress: Progress = None,
     ) -> xr.Dataset:
         """See `eosr.evaluate`."""
-        return evaluate(
+        return score.evaluate(
             self._dataset, methods, property=property, degradation=degradation, bands=bands, border=border, mask=mask,
             convention=convention, units=units, small=small, resamples=resamples, seed=seed, device=device,
             progress=progress,
         )  # fmt: skip
 
-    @_documented_as(radiometry.to_reflectance)
+    @_documented_as("eosr.cube", "to_reflectance")
     def to_reflectance(self) -> xr.Dataset:
         """See `eosr.to_reflectance`."""
-        return radiometry.to_reflectance(self._dataset)
+        from eosr.cube import to_reflectance
 
-    @_documented_as(grid.at)
+        return to_reflectance(self._dataset)
+
+    @_documented_as("eosr.cube", "at")
     def at(self, gsd: int) -> xr.Dataset:
         """See `eosr.cube.at`."""
-        return grid.at(self._dataset, gsd)
+        from eosr.cube import at
 
-    @_documented_as(grid.crop_to_multiple)
+        return at(self._dataset, gsd)
+
+    @_documented_as("eosr.cube", "crop_to_multiple")
     def crop_to_multiple(self, multiple: int = 6) -> xr.Dataset:
         """See `eosr.cube.crop_to_multiple`."""
-        return grid.crop_to_multiple(self._dataset, multiple)
+        from eosr.cube import crop_to_multiple
 
-    @_documented_as(write.to_zarr)
+        return crop_to_multiple(self._dataset, multiple)
+
+    @_documented_as("eosr.write", "to_zarr")
     def to_zarr(
         self,
         path: str | Path,
         *,
         overwrite: bool = False,
         resume: bool | Literal["verify"] = True,
-        progress: write.Progress = None,
+        progress: Progress = None,
     ) -> Path:
         """See `eosr.to_zarr`."""
         return write.to_zarr(self._dataset, path, overwrite=overwrite, resume=resume, progress=progress)
 
-    @_documented_as(write.to_cog)
+    @_documented_as("eosr.write", "to_cog")
     def to_cog(
         self,
         folder: str | Path,
@@ -150,7 +170,7 @@ class S2SRAccessor:
         overwrite: bool = False,
         prefix: str | None = None,
         overviews: Literal["average", "nearest"] = "average",
-        progress: write.Progress = None,
+        progress: Progress = None,
     ) -> list[Path]:
         """See `eosr.to_cog`."""
         return write.to_cog(
