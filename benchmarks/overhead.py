@@ -101,14 +101,14 @@ def where_it_goes(item: Path, folder: Path, options: argparse.Namespace) -> dict
     import zarr
 
     import eosr.nn.tile
-    import eosr.open.engines
+    import eosr.open.reading
     import eosr.sharpen.tile
     import eosr.write.cog
     from eosr.nn.generator import BackProjectionGenerator
 
     parts = Parts()
     spots = [
-        (eosr.open.engines.CheckedReader, "read", "read COG"),
+        (eosr.open.reading.CheckedReader, "read", "read COG"),
         (eosr.sharpen.tile, "fill_gaps", "fill gaps"),
         (eosr.sharpen.tile, "project_tile", "projection"),
         (eosr.sharpen.tile, "as_dtype", "to uint16"),

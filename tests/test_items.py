@@ -95,15 +95,14 @@ def refuse_to_compute(*args, **kwargs):
     raise AssertionError("something was computed while opening")
 
 
-@pytest.mark.parametrize("engine", ["stackstac", "odc"])
 @pytest.mark.parametrize("row", REAL, ids=lambda row: f"{row[0].split('/')[1][:40]}-{row[2]}")
-def test_real_item_opens_lazily_with_its_bands_grid_baseline_and_offset(row, engine, monkeypatch):
+def test_real_item_opens_lazily_with_its_bands_grid_baseline_and_offset(row, monkeypatch):
     file, position, tile, level, satellite, baseline, offset, epsg, left, top = row
     item = real_item(file, position)
     # stactools writes hrefs relative to the file, so such an item is opened by its path.
     source = shared_path("data", "stac_items", file) if file.startswith("stactools") else item
     with dask.config.set(scheduler=refuse_to_compute):
-        ds = open_stac(source, engine=engine)
+        ds = open_stac(source)
     assert tuple(ds.data_vars) == bands_of(level)
     assert all(ds[name].dtype == "uint16" and ds[name].chunks for name in ds.data_vars)
     assert {name: ds[name].shape for name in ds.data_vars} == {

@@ -39,7 +39,7 @@ OWNERS = {
     "psutil": {"host"},
     "horovod": {"train.ranks.by_horovod"},
     "tensorboard": {"train.outcome.records"},
-    "stackstac": {"open.engines"},
+    "stackstac": {"open.reading"},
     "pystac": {"open", "write.item", "write.collection"},
     "pystac_client": {"open.catalogue"},
     "rasterio": {"open", "write", "host.proj", "train.data.scenes"},  # train.data.scenes: the sample scene's own files

@@ -24,10 +24,9 @@ from range_server import serve
 import eosr
 from eosr.errors import SourceError
 from eosr.open.catalogue import web as stac_web
-from eosr.open.engines import GDAL_ENV
+from eosr.open.reading import GDAL_ENV
 from eosr.open.stac import find_items, open_stac
 
-ENGINES = ["stackstac", "odc"]
 #: So that a test does not wait: short pauses between tries. No short time-outs: a busy machine would miss them.
 QUICK = {"GDAL_HTTP_MAX_RETRY": "2", "GDAL_HTTP_RETRY_DELAY": "0.01"}
 #: For servers that never answer.
@@ -76,29 +75,26 @@ def with_fault(scene, server, mode, band="B05", query=""):
 # --- one file --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("mode", REFUSED)
-def test_a_fault_that_stays_is_an_error_that_names_the_file_and_what_to_do(written, range_server, mode, engine):
+def test_a_fault_that_stays_is_an_error_that_names_the_file_and_what_to_do(written, range_server, mode):
     item = with_fault(written, range_server, mode)
-    ds = open_stac(item, engine=engine, gdal_env=impatient_where_it_stalls(mode))
+    ds = open_stac(item, gdal_env=impatient_where_it_stalls(mode))
     with pytest.raises(SourceError, match=rf"cannot read {range_server.url}/{mode}/B05.tif: .*{REFUSED[mode]}"):
         ds["B05"].compute()
     # Read twice, each time with what GDAL asks by itself: nothing goes on for ever.
     assert len(range_server.requests) <= 2 * (2 + 6) * (1 + int(QUICK["GDAL_HTTP_MAX_RETRY"]))
 
 
-@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("mode", RECOVERED)
-def test_a_fault_that_passes_leaves_the_right_pixels(written, range_server, mode, engine):
-    ds = open_stac(with_fault(written, range_server, mode), engine=engine, gdal_env=QUICK)
+def test_a_fault_that_passes_leaves_the_right_pixels(written, range_server, mode):
+    ds = open_stac(with_fault(written, range_server, mode), gdal_env=QUICK)
     np.testing.assert_array_equal(ds["B05"].values[0], written.pixels["B05"])
     assert any(f"/{mode}/" in path for _, path, _ in range_server.requests)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_a_server_without_ranges_gives_the_right_pixels_or_an_error(written, range_server, engine):
+def test_a_server_without_ranges_gives_the_right_pixels_or_an_error(written, range_server):
     """It depends on what GDAL keeps of the whole file that came; nothing in between may happen."""
-    ds = open_stac(with_fault(written, range_server, "whole"), engine=engine, gdal_env=QUICK)
+    ds = open_stac(with_fault(written, range_server, "whole"), gdal_env=QUICK)
     try:
         pixels = ds["B05"].values[0]
     except SourceError as error:
@@ -108,23 +104,21 @@ def test_a_server_without_ranges_gives_the_right_pixels_or_an_error(written, ran
         np.testing.assert_array_equal(pixels, written.pixels["B05"])
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_a_body_that_is_cut_is_read_again_in_every_block(written, range_server, engine):
+def test_a_body_that_is_cut_is_read_again_in_every_block(written, range_server):
     """Nine blocks one after the other, each of which has its first requests cut."""
     item = with_fault(written, range_server, "data-cut-once", band="B02")
-    ds = open_stac(item, engine=engine, chunks=120, gdal_env=QUICK)
+    ds = open_stac(item, chunks=120, gdal_env=QUICK)
     with dask.config.set(scheduler="synchronous"):
         np.testing.assert_array_equal(ds["B02"].values[0], written.pixels["B02"])
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_threads_that_share_a_file_whose_bodies_are_cut_end_with_the_right_pixels(written, range_server, engine):
+def test_threads_that_share_a_file_whose_bodies_are_cut_end_with_the_right_pixels(written, range_server):
     """What a thread asks for depends on what others hold, so a block may fail twice; none may be wrong or wait.
 
     GDAL's own way to forget a file, CPL_VSIL_CURL_NON_CACHED, ended here in a deadlock.
     """
     item = with_fault(written, range_server, "data-cut-once", band="B02")
-    ds = open_stac(item, engine=engine, chunks=60, gdal_env=QUICK)
+    ds = open_stac(item, chunks=60, gdal_env=QUICK)
     for _ in range(20):
         try:
             pixels = ds["B02"].compute(scheduler="threads", num_workers=8).values[0]
@@ -134,8 +128,7 @@ def test_threads_that_share_a_file_whose_bodies_are_cut_end_with_the_right_pixel
     np.testing.assert_array_equal(pixels, written.pixels["B02"])
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_a_jpeg_2000_file_whose_data_fail_is_an_error_not_nodata(tmp_path, engine):
+def test_a_jpeg_2000_file_whose_data_fail_is_an_error_not_nodata(tmp_path):
     scene = write_scene(tmp_path, size=360)
     options = {"quality": "100", "reversible": "YES", "blockxsize": 128, "blockysize": 128}
     rasterio.shutil.copy(tmp_path / "B02.tif", tmp_path / "B02.jp2", driver="JP2OpenJPEG", **options)
@@ -143,7 +136,7 @@ def test_a_jpeg_2000_file_whose_data_fail_is_an_error_not_nodata(tmp_path, engin
         for mode in ("data-500", "data-cut", "truncated", "ok", "data-cut-first"):
             item = scene.item(base=f"{server.url}/ok")
             item["assets"]["B02"]["href"] = f"{server.url}/{mode}/B02.jp2"
-            ds = open_stac(item, engine=engine, gdal_env=QUICK)
+            ds = open_stac(item, gdal_env=QUICK)
             if mode in ("ok", "data-cut-first"):
                 np.testing.assert_array_equal(ds["B02"].values[0], scene.pixels["B02"])
             else:
@@ -151,8 +144,7 @@ def test_a_jpeg_2000_file_whose_data_fail_is_an_error_not_nodata(tmp_path, engin
                     ds["B02"].compute()
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_s3_recovers_by_the_retries_of_gdal_or_names_the_file(written, range_server, engine):
+def test_s3_recovers_by_the_retries_of_gdal_or_names_the_file(written, range_server):
     """There is no second try on S3: its addresses have no part that is not sent."""
     host = range_server.url.removeprefix("http://")
     env = QUICK | {
@@ -162,7 +154,7 @@ def test_s3_recovers_by_the_retries_of_gdal_or_names_the_file(written, range_ser
     item["assets"]["B05"]["href"] = "s3://503-twice/B05.tif"
     item["assets"]["B06"]["href"] = "s3://500/B06.tif"
     item["assets"]["B07"]["href"] = "s3://data-cut/B07.tif"
-    ds = open_stac(item, engine=engine, gdal_env=env)
+    ds = open_stac(item, gdal_env=env)
     np.testing.assert_array_equal(ds["B05"].values[0], written.pixels["B05"])
     for mode, band in (("500", "B06"), ("data-cut", "B07")):
         with pytest.raises(SourceError, match=rf"cannot read s3://{mode}/{band}.tif: .*Reading s3 needs credentials"):
@@ -172,22 +164,20 @@ def test_s3_recovers_by_the_retries_of_gdal_or_names_the_file(written, range_ser
 # --- signatures ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_a_signature_that_ran_out_is_said_and_a_new_one_reads(written, range_server, engine):
+def test_a_signature_that_ran_out_is_said_and_a_new_one_reads(written, range_server):
     item = written.item(base=f"{range_server.url}/expired")
-    old = open_stac(item, engine=engine, bands=["B05"], sign=lambda href: href + "?sig=old", gdal_env=QUICK)
+    old = open_stac(item, bands=["B05"], sign=lambda href: href + "?sig=old", gdal_env=QUICK)
     with pytest.raises(SourceError, match=r"/expired/B05.tif: HTTP response code: 403.*open the items again") as error:
         old["B05"].compute()
     assert "sig=" not in str(error.value)
-    new = open_stac(item, engine=engine, bands=["B05"], sign=lambda href: href + "?sig=good", gdal_env=QUICK)
+    new = open_stac(item, bands=["B05"], sign=lambda href: href + "?sig=good", gdal_env=QUICK)
     np.testing.assert_array_equal(new["B05"].values[0], written.pixels["B05"])
 
 
-@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("mode", ["404", "empty", "data-cut", "stall"])
-def test_an_error_does_not_tell_the_signature(written, range_server, mode, engine):
+def test_an_error_does_not_tell_the_signature(written, range_server, mode):
     item = with_fault(written, range_server, mode, query="?se=2030-01-01T00%3A00Z&sig=secret")
-    ds = open_stac(item, engine=engine, gdal_env=impatient_where_it_stalls(mode))
+    ds = open_stac(item, gdal_env=impatient_where_it_stalls(mode))
     with pytest.raises(SourceError, match=rf"cannot read {range_server.url}/{mode}/B05.tif: ") as error:
         ds["B05"].compute()
     assert "secret" not in str(error.value)
@@ -225,17 +215,16 @@ def of_address(written, address):
     return item
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_a_host_that_is_not_reached_is_said_with_what_to_try(written, engine):
+def test_a_host_that_is_not_reached_is_said_with_what_to_try(written):
     with listening(Circle) as host:
-        circle = open_stac(of_address(written, f"http://{host}"), engine=engine, bands=["B05"], gdal_env=QUICK)
+        circle = open_stac(of_address(written, f"http://{host}"), bands=["B05"], gdal_env=QUICK)
         with pytest.raises(SourceError, match=r"\(10\) redirects followed\. The address leads in a circle"):
             circle["B05"].compute()
     for address, message in {
         f"http://{host}": r"(Could not|Couldn't) connect to server\. Nothing answers there\. Check host and port",
         "http://nobody.invalid": r"Could not resolve host: nobody\.invalid\. No name server knows the host",
     }.items():
-        ds = open_stac(of_address(written, address), engine=engine, bands=["B05"], gdal_env=QUICK)
+        ds = open_stac(of_address(written, address), bands=["B05"], gdal_env=QUICK)
         with pytest.raises(SourceError, match=message):
             ds["B05"].compute()
 
@@ -259,17 +248,16 @@ def test_a_certificate_that_nobody_vouches_for_is_said_and_can_be_named(written,
 # --- afterwards ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("mode", ["404", "403", "500", "stall", "cut", "data-cut", "truncated", "empty", "garbage"])
-def test_a_file_that_is_there_again_is_read_by_the_same_process(written, range_server, mode, engine):
+def test_a_file_that_is_there_again_is_read_by_the_same_process(written, range_server, mode):
     """GDAL keeps for the life of a process that a file could not be opened, and the bytes of a body that was cut."""
     item = written.item(base=f"{range_server.url}/ok")
     range_server.mode = mode
-    ds = open_stac(item, engine=engine, gdal_env=impatient_where_it_stalls(mode))
+    ds = open_stac(item, gdal_env=impatient_where_it_stalls(mode))
     with pytest.raises(SourceError, match=r"cannot read .*/ok/B05.tif"):
         ds["B05"].compute()
     range_server.mode = ""
-    ds = open_stac(item, engine=engine, gdal_env=QUICK)
+    ds = open_stac(item, gdal_env=QUICK)
     np.testing.assert_array_equal(ds["B05"].values[0], written.pixels["B05"])
 
 
@@ -291,21 +279,17 @@ def test_what_is_right_is_not_read_twice(written, range_server):
 # --- time-outs -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_a_server_that_stalls_is_given_up_and_not_asked_five_times_again(written, range_server, engine):
+def test_a_server_that_stalls_is_given_up_and_not_asked_five_times_again(written, range_server):
     """With the retries of the default: GDAL repeats a request that took too long, but not one in which nothing came."""
-    ds = open_stac(
-        with_fault(written, range_server, "stall"), engine=engine, gdal_env={"GDAL_HTTP_LOW_SPEED_TIME": "1"}
-    )
+    ds = open_stac(with_fault(written, range_server, "stall"), gdal_env={"GDAL_HTTP_LOW_SPEED_TIME": "1"})
     with pytest.raises(SourceError, match=r"too slow.*wait longer: gdal_env="):
         ds["B05"].compute()
     assert len(range_server.requests) == 2
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_a_block_whose_data_stall_is_given_up_within_five_minutes(written, range_server, engine):
+def test_a_block_whose_data_stall_is_given_up_within_five_minutes(written, range_server):
     """As many requests as here, each with the 20 s of the default."""
-    ds = open_stac(with_fault(written, range_server, "data-stall"), engine=engine, gdal_env=IMPATIENT)
+    ds = open_stac(with_fault(written, range_server, "data-stall"), gdal_env=IMPATIENT)
     with pytest.raises(SourceError, match=r"(timed out|Read error).*wait longer: gdal_env="):
         ds["B05"].compute()
     assert len(range_server.requests) * int(GDAL_ENV["GDAL_HTTP_LOW_SPEED_TIME"]) <= 300
@@ -333,11 +317,10 @@ def sharpened(ds):
     return eosr.superresolve(ds, method="bicubic", bands=["B05"])["B05"].values
 
 
-@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("mode", ["503-twice", "data-cut-once", "404", "data-500", "truncated", "stall"])
-def test_sharpened_pixels_are_right_or_the_file_is_named(written, range_server, sharp, mode, engine):
+def test_sharpened_pixels_are_right_or_the_file_is_named(written, range_server, sharp, mode):
     item = with_fault(written, range_server, mode)
-    ds = open_stac(item, engine=engine, gdal_env=impatient_where_it_stalls(mode))
+    ds = open_stac(item, gdal_env=impatient_where_it_stalls(mode))
     if mode in REFUSED:
         with pytest.raises(SourceError, match=rf"cannot read {range_server.url}/{mode}/B05.tif: .*{REFUSED[mode]}"):
             sharpened(ds)
@@ -366,15 +349,12 @@ def front(api, written, monkeypatch):
         yield server
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_from_an_api_with_a_busy_search_to_sharpened_pixels_over_a_bad_line(
-    front, range_server, written, sharp, engine
-):
+def test_from_an_api_with_a_busy_search_to_sharpened_pixels_over_a_bad_line(front, range_server, written, sharp):
     def elsewhere(href):
         return href.replace("http://files.invalid/files", f"{range_server.url}/data-cut-once")
 
     ds = open_stac(
-        f"{front.url}/search-503-twice/", collection="sentinel-2-l2a", datetime="2023-06", engine=engine,
+        f"{front.url}/search-503-twice/", collection="sentinel-2-l2a", datetime="2023-06",
         sign=elsewhere, gdal_env=QUICK,
     )  # fmt: skip
     assert ds.attrs["item_ids"] == ["one"]

@@ -26,7 +26,6 @@ from eosr.errors import SourceError
 from eosr.open.safe.product import open_safe
 from eosr.open.stac import open_stac
 
-ENGINES = ["stackstac", "odc"]
 REFUSED = "neither a GeoTIFF nor a JPEG 2000 file"
 SIZE = 60
 
@@ -73,12 +72,11 @@ def item_of(server, band="B02", name=None):
     return item
 
 
-@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("name", ["B02.tif", "B02.jp2", "B02.vrt", "B02"])
-def test_a_vrt_in_place_of_an_image_reads_no_file_and_asks_no_host(first, second, canary, engine, name):
+def test_a_vrt_in_place_of_an_image_reads_no_file_and_asks_no_host(first, second, canary, name):
     far = f"/vsicurl/{second.url}/ok/canary.tif"
     (first.root / name).write_text(vrt(canary, far))
-    ds = open_stac(item_of(first, name=name), engine=engine, bands=["B02"])
+    ds = open_stac(item_of(first, name=name), bands=["B02"])
     with pytest.raises(SourceError, match=REFUSED):
         ds.B02.compute()
     assert second.requests == []
@@ -86,11 +84,9 @@ def test_a_vrt_in_place_of_an_image_reads_no_file_and_asks_no_host(first, second
 
 def test_workers_in_other_processes_open_no_vrt_either(first, second, canary):
     (first.root / "B02.tif").write_text(vrt(canary, f"/vsicurl/{second.url}/ok/canary.tif"))
-    opened = [open_stac(item_of(first), engine=engine, bands=["B02"]) for engine in ENGINES]
-    with cluster(1):
-        for ds in opened:
-            with pytest.raises(SourceError, match=REFUSED):
-                ds.B02.compute()
+    ds = open_stac(item_of(first), bands=["B02"])
+    with cluster(1), pytest.raises(SourceError, match=REFUSED):
+        ds.B02.compute()
     assert second.requests == []
 
 
@@ -112,9 +108,8 @@ def test_files_of_other_formats_are_not_opened(first, head):
         open_stac(item_of(first), bands=["B02"]).B02.compute()
 
 
-@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("driver", ["GTiff", "JP2OpenJPEG"])
-def test_metadata_inside_a_file_lead_to_no_other_file(first, second, canary, engine, driver):
+def test_metadata_inside_a_file_lead_to_no_other_file(first, second, canary, driver):
     """Of a GeoTIFF the tag 42112, of a JPEG 2000 its box: both may name a file of overviews, opened with any driver."""
     (first.root / "more.vrt").write_text(vrt(f"/vsicurl/{second.url}/ok/canary.tif"))
     with rasterio.open(first.root / "B02.tif") as file:
@@ -131,18 +126,17 @@ def test_metadata_inside_a_file_lead_to_no_other_file(first, second, canary, eng
     with rasterio.open(first.root / name) as file:
         assert file.tags(ns="OVERVIEWS")  # else the trap is none
     with pytest.raises(SourceError, match="name another file for its overviews, which is not opened"):
-        open_stac(item_of(first, name=name), engine=engine, bands=["B02"]).B02.compute()
+        open_stac(item_of(first, name=name), bands=["B02"]).B02.compute()
     assert second.requests == []
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_files_beside_a_file_are_neither_looked_for_nor_opened(first, second, engine, monkeypatch):
+def test_files_beside_a_file_are_neither_looked_for_nor_opened(first, second, monkeypatch):
     monkeypatch.setenv("GDAL_DISABLE_READDIR_ON_OPEN", "FALSE")  # nor where a user's environment says so
     for suffix in ("ovr", "msk", "aux.xml", "aux"):
         (first.root / f"B02.tif.{suffix}").write_text(vrt(f"/vsicurl/{second.url}/ok/canary.tif"))
-    ds = open_stac(item_of(first), engine=engine, bands=["B02"], gdal_env={"GDAL_DISABLE_READDIR_ON_OPEN": "FALSE"})
+    ds = open_stac(item_of(first), bands=["B02"], gdal_env={"GDAL_DISABLE_READDIR_ON_OPEN": "FALSE"})
     np.testing.assert_array_equal(ds.B02.values[0], first.scene.pixels["B02"])
-    local = open_stac(first.scene.item(), engine=engine, bands=["B02"])
+    local = open_stac(first.scene.item(), bands=["B02"])
     np.testing.assert_array_equal(local.B02.values[0], first.scene.pixels["B02"])
     assert {path for _, path, _ in first.requests} == {"/ok/B02.tif"}
     assert second.requests == []
@@ -162,15 +156,14 @@ def test_a_vrt_inside_a_safe_reads_no_file(tmp_path, second, canary, zipped, sta
     assert second.requests == []
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_a_redirect_to_another_scheme_is_not_followed(first, second, canary, engine):
+def test_a_redirect_to_another_scheme_is_not_followed(first, second, canary):
     """A server may send on to another address of the web, and nowhere else."""
     for name, target in {"there": f"{second.url}/ok/canary.tif", "here": f"file://{canary}"}.items():
         first.redirects[f"/ok/{name}.tif"] = target
     item = item_of(first, name="there.tif")
-    assert (open_stac(item, engine=engine, bands=["B02"]).B02 == 7777).all()
+    assert (open_stac(item, bands=["B02"]).B02 == 7777).all()
     with pytest.raises(SourceError, match=r"cannot read .*here\.tif"):
-        open_stac(item_of(first, name="here.tif"), engine=engine, bands=["B02"]).B02.compute()
+        open_stac(item_of(first, name="here.tif"), bands=["B02"]).B02.compute()
 
 
 def test_a_block_larger_than_a_tile_of_sentinel_2_is_refused_before_it_is_read(first):
@@ -196,10 +189,11 @@ from eosr.write import deliver
 item, out = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
 ds = synthetic_scene(60, 60, level="L2A")
 for name, door in {
-    "stackstac": lambda: open_stac(item), "odc": lambda: open_stac(item, engine="odc"),
+    "item": lambda: open_stac(item),
     "window": lambda: open_stac(item, bbox=(699960, 4996440, 703560, 5000040), bbox_crs="EPSG:32632"),
     "zarr": lambda: to_zarr(ds, out / "a.zarr"), "cog": lambda: to_cog(ds, out), "both": lambda: deliver(ds, out / "b"),
-    "item": lambda: to_stac_item(None, [item["assets"]["B02"]["href"]]), "batch": lambda: plan([item], BatchConfig()),
+    "of files": lambda: to_stac_item(None, [item["assets"]["B02"]["href"]]),
+    "batch": lambda: plan([item], BatchConfig()),
 }.items():
     try:
         door()
@@ -226,7 +220,7 @@ def test_the_database_of_another_proj_is_a_sentence_that_names_the_variable(tmp_
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     *said, written = run.stdout.split("\n")[:-1]
-    doors = ["stackstac", "odc", "window", "zarr", "cog", "both", "item", "batch"]
+    doors = ["item", "window", "zarr", "cog", "both", "of", "batch"]
     assert [line.partition(" ")[0] for line in said] == doors
     for line in said:
         assert f"that {variable}={old} leads to, which is that of another program" in line

@@ -51,13 +51,6 @@ def test_the_item_invents_no_date_no_baseline_and_no_offset(ragged, tmp_path):
     assert (ds.attrs["level"], ds.attrs["platform"], ds.attrs["radiometric_offset"]) == ("L1C", "sentinel-2a", 0)
 
 
-def test_both_engines_open_the_sample_equally(ragged, tmp_path):
-    catalog = write_catalog(tmp_path, files=ragged[0])
-    one, other = (eosr.open_stac(catalog, engine=engine) for engine in ("stackstac", "odc"))
-    for band in BANDS:
-        np.testing.assert_array_equal(one[band].values, other[band].values)
-
-
 def test_a_missing_or_damaged_file_is_told(ragged, tmp_path):
     (ragged[0] / "s2_B8A.jp2").write_text("no image")
     with pytest.raises(SourceError, match=r"band B8A of the sample scene cannot be read.*pip install --force"):

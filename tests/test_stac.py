@@ -1,4 +1,4 @@
-"""open_stac: both engines, windows, mosaics, faults over HTTP, a real API server, a static catalogue."""
+"""open_stac: windows, mosaics, faults over HTTP, a real API server, a static catalogue."""
 
 from contextlib import nullcontext
 
@@ -6,17 +6,15 @@ import dask
 import numpy as np
 import pytest
 import rioxarray  # noqa: F401  # registers .rio
-import xarray as xr
 from affine import Affine
 from conftest import EPSG, LEFT, TOP, WrittenScene, lonlat_box, write_cog, write_scene
 
 from eosr.cube.grid import check_chunks, check_nested
 from eosr.errors import BandError, EosrWarning, GridError, RadiometryError, SourceError
-from eosr.open.engines import _read_chunks
+from eosr.open.reading import _read_chunks
 from eosr.open.scene import Asset
 from eosr.open.stac import open_stac
 
-ENGINES = ["stackstac", "odc"]
 METRES = (LEFT, TOP - 3600, LEFT + 3600, TOP)
 
 
@@ -24,13 +22,12 @@ def image(ds, band):
     return ds[band].values[0]
 
 
-# --- the two engines -------------------------------------------------------------------------------------------------
+# --- reading -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dialect", ["legacy", "code", "v11"])
-@pytest.mark.parametrize("engine", ENGINES)
-def test_pixels_are_those_of_the_files(written, dialect, engine):
-    ds = open_stac(written.item(dialect), engine=engine, chunks=120).load()
+def test_pixels_are_those_of_the_files(written, dialect):
+    ds = open_stac(written.item(dialect), chunks=120).load()
     assert tuple(ds.data_vars) == tuple(written.pixels)
     for name, pixels in written.pixels.items():
         assert ds[name].dtype == np.uint16
@@ -38,29 +35,12 @@ def test_pixels_are_those_of_the_files(written, dialect, engine):
     check_nested(ds)
 
 
-@pytest.mark.parametrize("window", [None, (LEFT + 700, TOP - 2000, LEFT + 1500, TOP - 615)])
-def test_both_engines_give_the_identical_dataset(written, window):
-    second = written.item(ident="other", datetime="2023-06-11T10:15:00Z")
-    one, other = (
-        open_stac([written.item(), second], bbox=window, bbox_crs="item", engine=engine, chunks=66)
-        for engine in ENGINES
-    )
-    assert {name: band.chunks for name, band in one.items()} == {name: band.chunks for name, band in other.items()}
-    xr.testing.assert_identical(one.compute(), other.compute())
-    assert {n: b.encoding["grid_mapping"] for n, b in one.items()} == {
-        n: b.encoding["grid_mapping"] for n, b in other.items()
-    }
+def test_pixels_over_http_are_those_of_the_files(written, range_server):
+    ds = open_stac(written.item("v11", base=f"{range_server.url}/ok")).compute()
+    np.testing.assert_array_equal(image(ds, "B8A"), written.pixels["B8A"])
 
 
-def test_both_engines_give_the_identical_dataset_over_http(written, range_server):
-    item = written.item("v11", base=f"{range_server.url}/ok")
-    one, other = (open_stac(item, engine=engine).compute() for engine in ENGINES)
-    xr.testing.assert_identical(one, other)
-    np.testing.assert_array_equal(image(one, "B8A"), written.pixels["B8A"])
-
-
-@pytest.mark.parametrize("engine", ENGINES)
-def test_opening_a_full_tile_reads_nothing_and_makes_a_small_graph(engine, tmp_path):
+def test_opening_a_full_tile_reads_nothing_and_makes_a_small_graph(tmp_path):
     """Twelve bands of 10980 pixels, whose files do not exist."""
     pixels = {
         name: np.broadcast_to(np.uint16(0), (10980 * 10 // gsd,) * 2)
@@ -73,7 +53,7 @@ def test_opening_a_full_tile_reads_nothing_and_makes_a_small_graph(engine, tmp_p
         raise AssertionError("something was computed while opening")
 
     with dask.config.set(scheduler=refuse):
-        ds = open_stac(tile.item(), engine=engine)
+        ds = open_stac(tile.item())
     check_chunks(ds)
     assert ds["B02"].chunksizes["y10"] == (1536,) * 7 + (228,)
     assert ds["B01"].chunksizes["x60"] == (256,) * 7 + (38,)
@@ -89,9 +69,7 @@ def test_only_the_blocks_asked_for_are_read(written, range_server):
     assert {path for _, path, _ in range_server.requests} == {"/ok/B02.tif"}
 
 
-def test_unknown_engine_and_chunks_are_refused(written):
-    with pytest.raises(SourceError, match=r"engine='gdal' is unknown. Use one of 'stackstac', 'odc'"):
-        open_stac(written.item(), engine="gdal")
+def test_unknown_chunks_are_refused(written):
     with pytest.raises(GridError, match=r"chunks=1000 is not a multiple of 6 pixels .*Use e.g. chunks=1002"):
         open_stac(written.item(), chunks=1000)
     with pytest.raises(GridError, match=r"chunks=0 is not a multiple of 6"):
@@ -195,11 +173,10 @@ def test_files_with_ragged_edges_open_on_the_60_m_pixels_they_share(tmp_path):
     item["assets"]["B02"] |= {
         "proj:shape": list(cut.shape), "proj:transform": [10, 0, LEFT + 70, 0, -10, TOP - 40],
     }  # fmt: skip
-    for engine in ENGINES:
-        ds = open_stac(item, engine=engine)
-        assert ds["B02"].rio.bounds() == (LEFT + 120, TOP - 1200, LEFT + 1140, TOP - 60)
-        np.testing.assert_array_equal(image(ds, "B02"), scene.pixels["B02"][6:120, 12:114])
-        np.testing.assert_array_equal(image(ds, "B01"), scene.pixels["B01"][1:20, 2:19])
+    ds = open_stac(item)
+    assert ds["B02"].rio.bounds() == (LEFT + 120, TOP - 1200, LEFT + 1140, TOP - 60)
+    np.testing.assert_array_equal(image(ds, "B02"), scene.pixels["B02"][6:120, 12:114])
+    np.testing.assert_array_equal(image(ds, "B01"), scene.pixels["B01"][1:20, 2:19])
 
 
 # --- several items ---------------------------------------------------------------------------------------------------
@@ -214,14 +191,13 @@ def pieces(tmp_path_factory):
     return first, second
 
 
-@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("turned", [False, True])
-def test_items_of_one_datatake_mosaic_and_the_first_valid_pixel_wins_whatever_the_order_given(pieces, engine, turned):
+def test_items_of_one_datatake_mosaic_and_the_first_valid_pixel_wins_whatever_the_order_given(pieces, turned):
     items = [
         pieces[0].item(ident="a", datetime="2023-06-01T10:15:00Z"),
         pieces[1].item(ident="b", datetime="2023-06-01T10:15:03Z"),
     ]
-    ds = open_stac(items[::-1] if turned else items, engine=engine, chunks=120)
+    ds = open_stac(items[::-1] if turned else items, chunks=120)
     assert ds.sizes["time"] == 1
     assert str(ds.time.values[0]).startswith("2023-06-01T10:15:00")
     assert ds.attrs["item_ids"] == ["a", "b"]
@@ -387,8 +363,7 @@ def test_an_item_that_lacks_a_band_is_named_never_filled(written):
         open_stac([written.item(), poor])
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_files_are_read_by_their_own_blocks_wherever_a_window_begins(written, engine, monkeypatch):
+def test_files_are_read_by_their_own_blocks_wherever_a_window_begins(written, monkeypatch):
     asset = Asset(
         band="B02", key="B02", href="x", gsd=10, left=600000.0, top=5000040.0, rows=10980, columns=10980, dtype="uint16"
     )
@@ -397,11 +372,9 @@ def test_files_are_read_by_their_own_blocks_wherever_a_window_begins(written, en
     assert columns == (24, 1024, 1024, 28)
     whole, _ = _read_chunks(asset, (600000.0, 5000040.0 - 109800, 600000.0 + 109800, 5000040.0))
     assert (len(whole), sum(whole)) == (11, 10980)
-    monkeypatch.setattr("eosr.open.engines._READ", 128)
+    monkeypatch.setattr("eosr.open.reading._READ", 128)
     left, top = written.left + 10 * 30, written.top - 10 * 48
-    ds = open_stac(
-        written.item(), bbox=(left, top - 2880, left + 3000, top), bbox_crs="item", chunks=150, engine=engine
-    )
+    ds = open_stac(written.item(), bbox=(left, top - 2880, left + 3000, top), bbox_crs="item", chunks=150)
     assert ds.B02.chunks[1:] == ((150, 138), (150, 150))
     np.testing.assert_array_equal(ds.B02.values[0], written.pixels["B02"][48:336, 30:330])
     np.testing.assert_array_equal(ds.B11.values[0], written.pixels["B11"][24:168, 15:165])

@@ -86,7 +86,7 @@ def test_the_command_line_opens_a_safe_product_and_cuts_a_window(zipped, safe, t
     [
         (["--tile", "32TQM"], "--tile"),
         (["--max-cloud-cover", "10"], "--max-cloud-cover"),
-        (["--engine", "odc"], "--engine"),
+        (["--limit", "items=3"], "--limit"),
     ],
 )
 def test_options_that_choose_among_items_are_refused_for_a_product(option, said, safe, tmp_path, capsys):

@@ -11,41 +11,36 @@ from rasterio.shutil import copy as copy_raster
 from safe_product import write_safe
 
 from eosr.errors import SourceError
-from eosr.open.engines import read_error
+from eosr.open.reading import read_error
 from eosr.open.safe.product import open_safe
 from eosr.open.stac import open_stac
-
-ENGINES = ["stackstac", "odc"]
 
 
 def image(ds, band):
     return ds[band].values[0]
 
 
-@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(("mode", "says"), [("404", "404"), ("truncated", "Read error")])
-def test_http_fault_is_an_error_that_names_the_file(written, range_server, engine, mode, says):
+def test_http_fault_is_an_error_that_names_the_file(written, range_server, mode, says):
     item = written.item(base=f"{range_server.url}/ok")
-    item["assets"]["B05"]["href"] = f"{range_server.url}/{mode}/B05.tif?engine={engine}"
-    ds = open_stac(item, engine=engine)
+    item["assets"]["B05"]["href"] = f"{range_server.url}/{mode}/B05.tif"
+    ds = open_stac(item)
     with pytest.raises(SourceError, match=rf"cannot read {range_server.url}/{mode}/B05.tif: .*{says}") as error:
         ds["B05"].compute()
     assert "Check that the address exists and the file is whole" in str(error.value)
     np.testing.assert_array_equal(image(ds, "B06"), written.pixels["B06"])
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_server_that_fails_once_is_asked_again(written, range_server, engine):
+def test_server_that_fails_once_is_asked_again(written, range_server):
     item = written.item(base=f"{range_server.url}/500-once")
-    ds = open_stac(item, engine=engine, bands=["B01"])
+    ds = open_stac(item, bands=["B01"])
     np.testing.assert_array_equal(image(ds, "B01"), written.pixels["B01"])
     assert len(range_server.seen) > 0
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_local_file_that_is_missing_or_cut_is_an_error(tmp_path, engine):
-    scene = write_scene(tmp_path / engine, size=60)
-    ds = open_stac(scene.item(), engine=engine)
+def test_local_file_that_is_missing_or_cut_is_an_error(tmp_path):
+    scene = write_scene(tmp_path, size=60)
+    ds = open_stac(scene.item())
     path = scene.folder / "B02.tif"
     path.write_bytes(path.read_bytes()[:-2000])
     with pytest.raises(SourceError, match=r"cannot read .*B02.tif: .*Check that the file exists and is whole"):
@@ -63,7 +58,7 @@ def test_a_worker_of_a_cluster_raises_the_same_error(tmp_path, range_server, wri
     product, _ = write_safe(tmp_path, size=36)
     damaged = next(product.glob("**/*_B05_20m.jp2"))
     item = written.item(base=f"{range_server.url}/403")
-    opened = [open_stac(one, engine=engine, bands=["B05"]) for one in (scene.item(), item) for engine in ENGINES]
+    opened = [open_stac(one, bands=["B05"]) for one in (scene.item(), item)]
     opened.append(open_safe(product, bands=["B05"]))
     damaged.write_bytes(damaged.read_bytes()[:400])
     with cluster(1):
@@ -72,9 +67,8 @@ def test_a_worker_of_a_cluster_raises_the_same_error(tmp_path, range_server, wri
                 ds.compute()
 
 
-@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("share", [0.5, 0.9, 0.995])
-def test_jpeg_2000_file_that_is_cut_is_an_error_too(tmp_path, engine, share):
+def test_jpeg_2000_file_that_is_cut_is_an_error_too(tmp_path, share):
     """GDAL returns zeros for the tiles that are gone unless it decodes in the thread that asked."""
     scene = write_scene(tmp_path, size=360)
     path = tmp_path / "B02.jp2"
@@ -82,13 +76,12 @@ def test_jpeg_2000_file_that_is_cut_is_an_error_too(tmp_path, engine, share):
     copy_raster(tmp_path / "B02.tif", path, driver="JP2OpenJPEG", **options)
     item = scene.item()
     item["assets"]["B02"]["href"] = str(path)
-    np.testing.assert_array_equal(image(open_stac(item, engine=engine), "B02"), scene.pixels["B02"])
+    np.testing.assert_array_equal(image(open_stac(item), "B02"), scene.pixels["B02"])
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
     with pytest.raises(SourceError, match=r"cannot read .*B02.jp2"):
-        open_stac(item, engine=engine)["B02"].compute()
+        open_stac(item)["B02"].compute()
 
 
-@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(
     ("transform", "epsg", "dtype", "size", "message"),
     [
@@ -99,21 +92,18 @@ def test_jpeg_2000_file_that_is_cut_is_an_error_too(tmp_path, engine, share):
         (Affine(10, 0, LEFT, 0, -10, TOP), EPSG, np.float32, 60, "holds float32 pixels, its item says uint16"),
     ],
 )
-def test_file_that_is_not_what_its_item_says_is_refused_not_resampled(
-    tmp_path, engine, transform, epsg, dtype, size, message
-):
+def test_file_that_is_not_what_its_item_says_is_refused_not_resampled(tmp_path, transform, epsg, dtype, size, message):
     scene = write_scene(tmp_path, size=60)
     write_cog(tmp_path / "B02.tif", np.ones((size, size), dtype), transform, epsg)
     with pytest.raises(SourceError, match=rf"B02.tif .*{message}"):
-        open_stac(scene.item(), engine=engine)["B02"].compute()
+        open_stac(scene.item())["B02"].compute()
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_file_that_does_not_declare_nodata_still_has_zero_as_nodata(tmp_path, engine):
+def test_file_that_does_not_declare_nodata_still_has_zero_as_nodata(tmp_path):
     scene = write_scene(tmp_path, size=60, hole=slice(2, 4))
     write_cog(tmp_path / "B02.tif", scene.pixels["B02"], Affine(10, 0, LEFT, 0, -10, TOP), nodata=None)
     box = (LEFT + 60, TOP - 480, LEFT + 480, TOP - 60)
-    ds = open_stac(scene.item(), engine=engine, bbox=box, bbox_crs="item")
+    ds = open_stac(scene.item(), bbox=box, bbox_crs="item")
     np.testing.assert_array_equal(image(ds, "B02"), scene.pixels["B02"][6:48, 6:48])
 
 

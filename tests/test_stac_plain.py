@@ -1,4 +1,4 @@
-"""Odd items, of tables, of other programs, damaged: the right Dataset with both engines, or a sentence."""
+"""Odd items, of tables, of other programs, damaged: the right Dataset, or a sentence."""
 
 import contextlib
 import copy
@@ -15,7 +15,6 @@ from eosr.errors import EosrError, EosrWarning, SourceError
 from eosr.open.items import read_item
 from eosr.open.stac import find_items, of_tile, open_stac
 
-ENGINES = ["stackstac", "odc"]
 ODD = [None, "text", "", 5, -1.5, float("nan"), True, [], [5], [None], {}, {"a": 1}, {"a": None}, np.ones(2), object()]
 
 
@@ -24,7 +23,6 @@ def small(tmp_path_factory):
     return write_scene(tmp_path_factory.mktemp("odd"), size=36)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(
     ("stated", "time"),
     [
@@ -44,9 +42,9 @@ def small(tmp_path_factory):
         (np.datetime64("2023-06-01T10:20"), "2023-06-01T10:20"),
     ],
 )
-def test_a_time_of_any_form_of_iso_8601_is_the_same_with_both_engines(small, engine, stated, time):
+def test_a_time_of_any_form_of_iso_8601_is_the_same(small, stated, time):
     other = small.item(ident="other", datetime="2021-06-01T10:20:05.25Z")
-    ds = open_stac([small.item(datetime=stated), other], engine=engine, bands=["B01"])
+    ds = open_stac([small.item(datetime=stated), other], bands=["B01"])
     assert list(ds.time.values) == [np.datetime64("2021-06-01T10:20:05.25"), np.datetime64(time)]
     np.testing.assert_array_equal(ds["B01"].values[1], small.pixels["B01"])
 
@@ -62,9 +60,8 @@ def test_a_time_of_any_form_of_iso_8601_is_the_same_with_both_engines(small, eng
 )  # fmt: skip
 def test_what_is_not_a_time_is_a_sentence_that_names_the_item(small, stated):
     item = small.item(ident="strange", datetime=stated)
-    for engine in ENGINES:
-        with pytest.raises(SourceError, match=r"item strange has datetime .*(not ISO 8601. Write it so|one value)"):
-            open_stac(item, engine=engine)
+    with pytest.raises(SourceError, match=r"item strange has datetime .*(not ISO 8601. Write it so|one value)"):
+        open_stac(item)
     if isinstance(stated, str | int):
         with pytest.raises(ValueError, match=r"not (ISO|of a time)|range|month|hour|format"):
             moment(stated)
@@ -84,8 +81,7 @@ def test_an_item_of_a_table_is_read_as_the_one_of_json(small):
             lists = {key: np.array(asset[key], dtype=object) for key in ("eo:bands", "raster:bands") if key in asset}
             asset |= {"alternate": None, "bands": np.nan} | lists
     assert read_item(table) == read_item(item)
-    for engine in ENGINES:
-        assert open_stac(table, engine=engine).identical(open_stac(item, engine=engine))
+    assert open_stac(table).identical(open_stac(item))
 
 
 def test_an_asset_that_is_null_is_none_and_the_band_is_missed_where_it_is_one(small):

@@ -107,16 +107,15 @@ def test_a_link_of_an_api_to_a_file_of_this_disk_is_not_read(written, tmp_path, 
         find_items(server.url)
 
 
-@pytest.mark.parametrize("engine", ["stackstac", "odc"])
 @pytest.mark.parametrize("form", ["file://{}", "/vsizip/{}", "zip+file://{}", "vrt://{}", "{}"])
-def test_an_asset_of_a_remote_item_is_no_file_of_this_disk(written, form, engine):
+def test_an_asset_of_a_remote_item_is_no_file_of_this_disk(written, form):
     item = written.item()
     asset = item["assets"]["B02"]
     asset["href"] = form.format(asset["href"])
     with answering(lambda url, path: item if path.endswith("json") else None) as server:
         source = f"{server.url}/item.json"
         with pytest.raises(SourceError, match=r"asset 'B02' of item .*of the network only|cannot read http.*404"):
-            open_stac(source, bands=["B02"], engine=engine).B02.compute()
+            open_stac(source, bands=["B02"]).B02.compute()
 
 
 def test_an_asset_that_nobody_reads_may_lead_anywhere(written):

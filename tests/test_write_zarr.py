@@ -455,7 +455,7 @@ if __name__ == "__main__":
 
 
 def test_a_scene_is_not_read_as_a_whole_before_its_first_block_is_written(tmp_path, monkeypatch):
-    monkeypatch.setattr("eosr.open.engines._READ", 128)
+    monkeypatch.setattr("eosr.open.reading._READ", 128)
     scene = write_scene(tmp_path / "scene", size=1080)
     sharp = eosr.open_stac(scene.item(), chunks=120).s2sr.superresolve(method="bicubic")
     done = []

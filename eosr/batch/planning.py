@@ -44,7 +44,6 @@ class BatchConfig:
     # eosr.open_stac
     bbox: tuple[float, float, float, float] | None = None
     bbox_crs: str = "EPSG:4326"
-    engine: str = "stackstac"
     #: None: `WHOLE` for whole tiles and the shipped kind of weights, else the default of `eosr.open_stac`.
     chunks: int | None = None
     offset: str | int = "auto"
@@ -303,7 +302,7 @@ def open_scene(items: Sequence[Mapping[str, Any]], config: BatchConfig) -> xr.Da
 
 def _opened(items: Sequence[Mapping[str, Any]], config: BatchConfig) -> xr.Dataset:
     return open_stac(
-        list(items), bbox=config.bbox, bbox_crs=config.bbox_crs, bands=config.read_bands, engine=config.engine,
+        list(items), bbox=config.bbox, bbox_crs=config.bbox_crs, bands=config.read_bands,
         chunks=config.read_chunks, offset=config.offset, alternate=config.alternate, gdal_env=config.gdal_env,
         sign=None if config.sign is None else signer(config.sign),
     )  # fmt: skip

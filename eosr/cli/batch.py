@@ -112,7 +112,7 @@ def _config(options: argparse.Namespace) -> Any:
 
     return BatchConfig(
         bbox=tuple(options.bbox) if options.clip and options.bbox else None, bbox_crs=options.bbox_crs,
-        engine=options.engine, chunks=options.chunks, offset=options.offset, alternate=options.alternate,
+        chunks=options.chunks, offset=options.offset, alternate=options.alternate,
         sign=options.sign, bands=None if options.bands is None else tuple(options.bands),
         weights=None if options.weights is None else tuple(options.weights), method=options.method,
         options=pairs("--option", options.option, "psf=published"),

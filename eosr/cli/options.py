@@ -51,7 +51,6 @@ def source_options(command: Parser) -> None:
     group.add_argument("--max-cloud-cover", type=float, metavar="PERCENT", help="0 to 100")
     group.add_argument("--tile", metavar="MGRS", help="e.g. 32TQM, where several tiles are found")
     reading = command.add_argument_group("how it is read")
-    reading.add_argument("--engine", default="stackstac", choices=["stackstac", "odc"])
     reading.add_argument(
         "--chunks",
         type=int,
@@ -116,7 +115,7 @@ def _open_items(options: argparse.Namespace) -> Any:
     return open_stac(
         options.source, collection=options.collection, bbox=options.bbox, bbox_crs=options.bbox_crs,
         datetime=options.datetime, query=options.query, max_cloud_cover=options.max_cloud_cover, tile=options.tile,
-        engine=options.engine, chunks=options.chunks, offset=options.offset, alternate=options.alternate,
+        chunks=options.chunks, offset=options.offset, alternate=options.alternate,
         **waiting(options),
     )  # fmt: skip
 
@@ -168,7 +167,6 @@ def _open_product(opener: str, options: argparse.Namespace) -> Any:
 
     of_stac = (*_OF_STAC, *(["timeout"] if opener == "open_safe" else []))
     idle = [name for name in of_stac if getattr(options, name) is not None]
-    idle += ["engine"] if options.engine != "stackstac" else []
     if idle:
         raise EosrError(
             f"{options.source} is one product, so --{idle[0].replace('_', '-')} has no meaning. Leave it out."

@@ -1,7 +1,7 @@
 """STAC -> ONE lazy multi-resolution Dataset, from native files only, on their own pixels.
 
 `open_stac` finds items (`eosr.open.catalogue.search`), reads their facts (`eosr.open.items`), checks that they can be
-one Dataset, cuts a window, and lets one of two engines (`eosr.open.engines`) make the lazy arrays. No pixel is read.
+one Dataset, cuts a window, and lets `eosr.open.reading` make the lazy arrays. No pixel is read.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from eosr.host.proj import check_proj
 from eosr.open.acquisitions import by_datatake, named, pieces, timestamp
 from eosr.open.catalogue.search import BBox, Item, find_items
 from eosr.open.catalogue.web import TIMEOUT, Limits
-from eosr.open.engines import ENGINES, can_read_s3, load
 from eosr.open.items import CARRIED, read_item, tile_of
+from eosr.open.reading import can_read_s3, load
 from eosr.open.scene import Scene
 
 __all__ = ["Limits", "by_tile", "find_items", "of_tile", "open_stac"]
@@ -50,7 +50,6 @@ def open_stac(
     max_cloud_cover: float | None = None,
     tile: str | None = None,
     bands: Sequence[str] | None = None,
-    engine: str = "stackstac",
     chunks: int | None = None,
     offset: str | int = "auto",
     sign: Callable[[str], str] | None = None,
@@ -74,8 +73,6 @@ def open_stac(
         Only items of this MGRS tile, e.g. ``"32TQM"``.
     bands : sequence of str, optional
         Default: every band of the processing level (B10 included for L1C).
-    engine : "stackstac" or "odc"
-        The loader; both give the same Dataset.
     chunks : int, optional
         Side of a chunk [10 m pixels], a multiple of 6. Default 1536, which is 768 and 256 for the other groups.
     offset : "auto", "none" or int
@@ -87,7 +84,7 @@ def open_stac(
         Name of the alternate hrefs to read, e.g. ``"https"`` or ``"s3"``. Default: the main hrefs, but ``"https"``
         instead of s3 where the process has no AWS credentials.
     gdal_env : mapping, optional
-        More GDAL options, e.g. ``{"AWS_REQUEST_PAYER": "requester"}``. They overrule `eosr.open.engines.GDAL_ENV`
+        More GDAL options, e.g. ``{"AWS_REQUEST_PAYER": "requester"}``. They overrule `eosr.open.reading.GDAL_ENV`
         (as environment variables of the same names do), where the time-outs of the files are:
         ``{"GDAL_HTTP_TIMEOUT": "120", "GDAL_HTTP_LOW_SPEED_TIME": "60"}``.
     timeout, limits
@@ -126,8 +123,6 @@ def open_stac(
     datastrip one is kept; ``item_ids_dropped`` names the rest.
     """
     size = _check_chunks(1536 if chunks is None else chunks)
-    if engine not in ENGINES:
-        raise SourceError(f"engine={engine!r} is unknown. Use one of {', '.join(map(repr, ENGINES))}.")
     check_proj()
     window = _check_bbox(bbox, bbox_crs)
     items = find_items(
@@ -144,7 +139,7 @@ def open_stac(
     dropped = sorted({named(scene) for scene in found} - {named(scene) for scene in ordered})
     _check_same_bands(ordered)
     bounds = _window(ordered[0], window, bbox_crs)
-    arrays = load(engine, ordered, list(ordered[0].assets), bounds, size, gdal_env or {})
+    arrays = load(ordered, list(ordered[0].assets), bounds, size, gdal_env or {})
     gsd = {band: asset.gsd for band, asset in ordered[0].assets.items()}
     return from_arrays(
         {band: _mosaic(array, [len(one) for one in acquisitions]) for band, array in arrays.items()},

@@ -50,12 +50,11 @@ def test_stac_items_become_patches_without_their_clouds(item, tmp_path):
     assert store.scenes[0].item_ids == (item["id"],)
 
 
-@pytest.mark.parametrize("engine", ["stackstac", "odc"])
-def test_the_classification_is_cut_to_the_window_of_the_bands(engine, item, written, tmp_path):
+def test_the_classification_is_cut_to_the_window_of_the_bands(item, written, tmp_path):
     (tmp_path / "item.json").write_text(json.dumps(item))
     # 150 pixels of 10 m further east and 60 further south, 90 wide.
     box = lonlat_box(written.left + 1500, written.top - 600, 90)
-    (found,) = find_scenes(stac_config(tmp_path, tmp_path / "item.json", bbox=box, engine=engine))
+    (found,) = find_scenes(stac_config(tmp_path, tmp_path / "item.json", bbox=box))
     first = int(round(float(found.ds["x20"][0]) - 10 - written.left) / 20)
     expected = np.broadcast_to(np.arange(first, first + found.ds.sizes["x20"]) < 90, found.cloudy.shape)
     np.testing.assert_array_equal(found.cloudy.values, expected)

@@ -29,8 +29,8 @@ from rasterio.windows import Window
 
 from eosr.errors import OutputError, SourceError
 from eosr.host.files import put
-from eosr.open.engines import ALWAYS, GDAL_ENV, read_error
 from eosr.open.rasters import check_blocks, open_raster
+from eosr.open.reading import ALWAYS, GDAL_ENV, read_error
 from eosr.open.safe.checksums import check_whole
 from eosr.open.safe.metadata import Image
 
@@ -106,7 +106,7 @@ def read_window(image: Image, source: str, window: Window) -> npt.NDArray[Any]:
             return file.read(window=window).astype(image.dtype, copy=False)
     except (RasterioError, RuntimeError, OSError) as error:
         failure = read_error(source, error)
-    raise failure  # not inside `except`: see `eosr.open.engines.read_twice`
+    raise failure  # not inside `except`: see `eosr.open.reading.read_twice`
 
 
 def _check(image: Image, source: str, file: Any) -> None:

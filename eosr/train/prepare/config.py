@@ -42,7 +42,6 @@ class SourceConfig:
     datetime: str = ""
     tile: str = ""
     max_cloud_cover: float = 100.0
-    engine: str = "stackstac"
     alternate: str = ""
     #: ``stac``: largest number of items, the least cloudy ones; 0: all.
     limit: int = 0
@@ -56,7 +55,7 @@ class SourceConfig:
 
 #: Keys that a kind of source can do without, and so must: a key that does nothing is a mistake.
 _ONLY_FOR: Final = {
-    "stac": {"collection", "bbox", "datetime", "tile", "max_cloud_cover", "engine", "alternate", "limit", "offset"},
+    "stac": {"collection", "bbox", "datetime", "tile", "max_cloud_cover", "alternate", "limit", "offset"},
     "safe": {"offset", "stage"},
     "cube": set[str](),
 }

@@ -191,7 +191,7 @@ def _from_stac(source: SourceConfig) -> Iterator[tuple[str, xr.Dataset, Any]]:
 
 def _open(item: Any, source: SourceConfig, **how: Any) -> xr.Dataset:
     return open_stac(
-        item, bbox=source.bbox or None, engine=source.engine, alternate=source.alternate or None, **how
+        item, bbox=source.bbox or None, alternate=source.alternate or None, **how
     )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
-"""The two loaders behind `eosr.open_stac`: stackstac and odc-stac, each reduced to reading files on their own grid.
+"""The loader behind `eosr.open_stac`: stackstac, reduced to reading files on their own grid.
 
-Neither sees the user's items. Both get plain items made here from `eosr.open.scene.Scene`, with everything stated that
-they would otherwise guess: EPSG code, shape, transform, pixel type, nodata. Their silent faults cannot occur then: no
+It does not see the user's items, but plain ones made here from `eosr.open.scene.Scene`, with everything stated that it
+would otherwise guess: EPSG code, shape, transform, pixel type, nodata. Its silent faults cannot occur then: no
 lat/lon fallback grid, no resampling, no rescaling, no 404 taken for nodata. Before the first pixels of a file are
 handed over, its own header is compared with what the item said. What fails over the network is read once more.
 """
@@ -30,13 +30,11 @@ from stackstac.rio_reader import (
 
 from eosr.cube.bands import NODATA
 from eosr.cube.grid import STEPS
-from eosr.errors import MissingExtraError, SourceError
+from eosr.errors import SourceError
 from eosr.open.rasters import SEALED, Bounds, check_file, open_raster, place_in
 from eosr.open.scene import Asset, Scene
 
 Read = TypeVar("Read")
-
-ENGINES: Final = ("stackstac", "odc")
 
 #: GDAL options of every read. Retries and time-outs, because GDAL has neither by default.
 #: LOW_SPEED: 20 s below 100 bytes a second end a request: a server may also send a byte now and then. GDAL 3.10 does
@@ -103,18 +101,12 @@ _HINTS: Final = {
 
 
 def load(
-    engine: str,
-    scenes: Sequence[Scene],
-    names: Sequence[str],
-    bounds: Bounds,
-    chunk: int,
-    gdal_env: Mapping[str, str],
+    scenes: Sequence[Scene], names: Sequence[str], bounds: Bounds, chunk: int, gdal_env: Mapping[str, str]
 ) -> dict[str, da.Array]:
     """Digital numbers per band, dims (scene, y, x), lazy; scenes in the order given.
 
     Parameters
     ----------
-    engine : "stackstac" or "odc"
     scenes : sequence of Scene
         All on one grid.
     names : sequence of str
@@ -129,13 +121,8 @@ def load(
     Raises
     ------
     SourceError
-        If the engine is unknown. When computed: if a file cannot be read, or is not what its item says.
-    MissingExtraError
-        If odc-stac is asked for and not installed.
+        When computed: if a file cannot be read, or is not what its item says.
     """
-    if engine not in ENGINES:
-        raise SourceError(f"engine={engine!r} is unknown. Use one of {', '.join(map(repr, ENGINES))}.")
-    loader = _load_stackstac if engine == "stackstac" else _load_odc
     groups: dict[tuple[int, str], list[str]] = {}
     for name in names:
         asset = scenes[0].assets[name]
@@ -143,7 +130,7 @@ def load(
     arrays: dict[str, da.Array] = {}
     for (gsd, dtype), members in groups.items():
         env = {**GDAL_ENV, **_of_environment(), **gdal_env, **ALWAYS}
-        arrays |= loader(scenes, members, bounds, gsd, np.dtype(dtype), chunk // STEPS[gsd], env)
+        arrays |= _loaded(scenes, members, bounds, gsd, np.dtype(dtype), chunk // STEPS[gsd], env)
     return {name: arrays[name] for name in names}
 
 
@@ -161,7 +148,7 @@ def _transform(asset: Asset) -> list[float]:
 
 
 def _plain_items(scenes: Sequence[Scene], names: Sequence[str]) -> list[dict[str, Any]]:
-    """Items in the one dialect that both engines read; ids are positions, so that no two are equal."""
+    """Items in the dialect that stackstac reads; ids are positions, so that no two are equal."""
     return [
         {
             "type": "Feature", "stac_version": "1.0.0", "id": f"{index:06d}", "geometry": None, "links": [],
@@ -179,7 +166,7 @@ def _plain_items(scenes: Sequence[Scene], names: Sequence[str]) -> list[dict[str
     ]  # fmt: skip
 
 
-def _load_stackstac(
+def _loaded(
     scenes: Sequence[Scene], names: Sequence[str], bounds: Bounds, gsd: int, dtype: np.dtype[Any], chunk: int,
     env: Mapping[str, str],
 ) -> dict[str, da.Array]:  # fmt: skip
@@ -212,40 +199,6 @@ def _read_chunks(asset: Asset, bounds: Bounds) -> tuple[tuple[int, ...], tuple[i
 def _place(asset: Asset, bounds: Bounds) -> tuple[int, int]:
     """Row and column of the file at which a window begins."""
     return round((asset.top - bounds[3]) / asset.gsd), round((bounds[0] - asset.left) / asset.gsd)
-
-
-def _load_odc(
-    scenes: Sequence[Scene], names: Sequence[str], bounds: Bounds, gsd: int, dtype: np.dtype[Any], chunk: int,
-    env: Mapping[str, str],
-) -> dict[str, da.Array]:  # fmt: skip
-    try:
-        import odc.stac
-        from affine import Affine
-        from odc.geo.geobox import GeoBox
-        from pystac import Item
-
-        from eosr.open.engine_odc import CheckedDriver
-    except ImportError as error:
-        raise MissingExtraError(f"engine='odc' needs odc-stac ({error}). Run: pip install 'eosr[odc]'") from error
-    left, bottom, right, top = bounds
-    # odc-stac cuts from the corner of the window on, every so many pixels: from the corner of a block of the files,
-    # where they have the same blocks, as the images of a tile do.
-    places = {_place(scene.assets[name], bounds) for scene in scenes for name in names}
-    y, x = (at % _READ for at in places.pop()) if len(places) == 1 else (0, 0)
-    shape = (round((top - bottom) / gsd) + y, round((right - left) / gsd) + x)
-    geobox = GeoBox(shape, Affine(gsd, 0.0, left - gsd * x, 0.0, -gsd, top + gsd * y), f"EPSG:{scenes[0].epsg}")
-    items = []
-    for item in _plain_items(scenes, names):
-        # odc-stac ignores the projection extension unless the item lists it.
-        item["stac_extensions"] = ["https://stac-extensions.github.io/projection/v1.1.0/schema.json"]
-        items.append(Item.from_dict(item))
-    fill = _fill(dtype)
-    stacked = odc.stac.load(
-        items, bands=list(names), geobox=geobox, chunks={"y": _READ, "x": _READ}, dtype=dtype.name, nodata=float(fill),
-        groupby="id", preserve_original_order=True, driver=CheckedDriver(env),
-        stac_cfg={"*": {"assets": {"*": {"data_type": dtype.name, "nodata": float(fill)}}}},
-    )  # fmt: skip
-    return {name: stacked[name].data[:, y:, x:].rechunk({1: chunk, 2: chunk}) for name in names}
 
 
 def read_twice(href: str, read: Callable[[str], Read]) -> Read:
