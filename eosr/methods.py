@@ -396,8 +396,8 @@ def _check_wanted(
         if stray:
             raise BandError(
                 f"{', '.join(stray)} cannot be sharpened by {names}. {'It delivers' if classical else 'They deliver'} "
-                f"{', '.join(sorted(deliverable))}: name some of these with bands=..."
-                + ("" if classical else ", or add weights.")
+                f"{', '.join(sorted(deliverable))}: name some of these, e.g. bands={sorted(deliverable)}"
+                + ("." if classical else ", or add weights.")
             )
     elif not chosen:
         raise BandError(
