@@ -130,7 +130,7 @@ def _check_mask(mask: xr.DataArray, ds: xr.Dataset, scene: str) -> None:
     if mask.dtype != bool or set(mask.dims) != {"y10", "x10"}:
         raise MetricError(
             f"mask is {mask.dtype} on {mask.dims}. {wanted}; a mask of clouds on the 20 m grid becomes one by "
-            "mask=~eosr.masks.mask_like(ds.cloud_mask, ds.B02)."
+            "mask=~eosr.masks.mask_like(ds.cloud_mask, ds.B02).squeeze()."
         )
     fine = ds[next(iter(groups_of(ds).values()))[0]]
     for dim in ("y10", "x10"):

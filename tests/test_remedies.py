@@ -1,5 +1,6 @@
 """What a message says to type helps: every line is taken out of the message itself, pasted, and the call repeated."""
 
+import argparse
 import ast
 import contextlib
 import copy
@@ -8,6 +9,8 @@ import json
 import re
 import shlex
 import tomllib
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -15,18 +18,24 @@ import pytest
 import xarray as xr
 from conftest import write_scene
 from foreign_cubes import named, plane
+from safe_product import write_safe
 
 import eosr
 import eosr.evaluate_study
 import eosr.masks
 import eosr.metrics
+import eosr.train.cli
 from eosr.batch_site import load_site
+from eosr.accessor import S2SRAccessor
 from eosr.cli import main
 from eosr.errors import EosrError
 from eosr.testing import synthetic_scene
 from eosr.train.config import load_config
+from eosr.train.prepare_config import load_prepare_config
+from eosr.train.prepare_sources import find_scenes
 from eosr.write import deliver
 
+ROOT = Path(__file__).resolve().parents[1]
 CASES = tomllib.loads((Path(__file__).parent / "remedies.toml").read_text())
 TIMES = np.array(["2023-06-01T10:20", "2023-06-06T10:20"], "datetime64[ns]")
 SCORED = {"fine_gsd": 10, "coarse_gsd": 20, "peak": 10_000, "data_range": 10_000}
@@ -85,6 +94,7 @@ def names(tiny, tmp_path):
             "scene": scene, "cube": cube, "named": named, "plane": plane, "pixels": pixels, "deliver": deliver,
             "item": item, "other": tiny.item, "source": str(source), "command": command,
             "run": lambda text: configured(load_config, text), "site": lambda text: configured(load_site, text),
+            "prepare": lambda text: find_scenes(configured(load_prepare_config, text)), "write_safe": write_safe,
         }  # fmt: skip
 
     return made
@@ -158,3 +168,98 @@ def test_what_a_message_says_to_type_helps(case, names):
         scope, own, remedies = refused(case, names)
         paste(remedies[number], case["call"], scope, own)
         number, count = number + 1, len(remedies)
+
+
+# ------------------------------------------------------------------------------------------- what messages name exists
+
+
+@cache
+def sentences():
+    """Every text of eosr's sources that is no docstring and holds a space, with its place."""
+    found = []
+    for path in sorted((ROOT / "eosr").rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        bare = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        parts = {id(one) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for one in node.values}
+        for node in ast.walk(tree):
+            if id(node) in bare | parts or not isinstance(node, ast.Constant | ast.JoinedStr):
+                continue
+            values = node.values if isinstance(node, ast.JoinedStr) else [node]
+            text = "".join(str(one.value) if isinstance(one, ast.Constant) else "{}" for one in values)
+            if " " in text.strip():
+                found.append((f"{path.relative_to(ROOT)}:{node.lineno}", text))
+    return found
+
+
+def options_of(program, monkeypatch):
+    """Every option of a program and of its commands."""
+    found = set()
+
+    class SeenError(Exception):
+        pass
+
+    def seen(parser, *_):
+        for action in parser._actions:
+            found.update(action.option_strings)
+            for command in action.choices.values() if isinstance(action, argparse._SubParsersAction) else ():
+                seen(command)
+        if parser.prog in ("eosr", "eosr-train"):
+            raise SeenError
+
+    with monkeypatch.context() as patch, pytest.raises(SeenError):
+        patch.setattr(argparse.ArgumentParser, "parse_known_args", seen)
+        program([])
+    return found
+
+
+def test_every_option_that_a_message_names_exists(monkeypatch):
+    known = options_of(main, monkeypatch) | options_of(eosr.train.cli.main, monkeypatch)
+    others = {
+        "--shm-size", "--resources", "--driver", "--force-reinstall", "--no-deps", "--nproc-per-node",
+    }  # fmt: skip  # of docker, dask, rio, pip and torchrun
+    named = {
+        (place, option) for place, text in sentences() for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", text)
+    }
+    assert len(named) > 50
+    assert [(place, option) for place, option in named if option not in known | others] == []
+
+
+def exists(name):
+    """Whether ``eosr.a.b`` is there, a module or what is in it."""
+    found, path = eosr, "eosr"
+    for part in name.split(".")[1:]:
+        path += f".{part}"
+        try:
+            found = getattr(found, part) if hasattr(found, part) else import_module(path)
+        except ImportError:
+            return False
+    return True
+
+
+def test_every_function_that_a_message_names_exists():
+    named = {(place, name) for place, text in sentences() for name in re.findall(r"(?<![\w./:-])eosr(?:\.[A-Za-z]\w*)+", text)}
+    assert len(named) > 30
+    assert [(place, name) for place, name in named if not exists(name)] == []
+    methods = {(place, name) for place, text in sentences() for name in re.findall(r"\.s2sr\.(\w+)", text)}
+    assert [(place, name) for place, name in methods if not hasattr(S2SRAccessor, name)] == []
+
+
+def test_every_file_and_target_that_a_message_names_is_there():
+    named = {(place, name) for place, text in sentences() for name in re.findall(r"\b(?:hpc|docs)/[\w./-]*\w", text)}
+    assert len(named) > 5
+    assert [(place, name) for place, name in named if not (ROOT / name).exists()] == []
+    targets = {name for _, text in sentences() for name in re.findall(r"\(make (\w+)", text)}
+    rules = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert targets <= set(rules)
+
+
+def test_every_extra_that_a_message_names_brings_the_package_that_it_says_is_missing():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    packages = {
+        extra: [re.match(r"[\w-]+", one)[0] for one in needed]
+        for extra, needed in project["optional-dependencies"].items()
+    }
+    named = [(place, text, extra) for place, text in sentences() for extra in re.findall(r"'eosr\[(\w+)\]'", text)]
+    assert len(named) > 8
+    for place, text, extra in named:
+        assert any(package in text for package in packages[extra]), place

@@ -175,6 +175,8 @@ def test_window_outside_the_scene_is_refused_with_the_bounds_of_the_scene(writte
     ("box", "crs", "message"),
     [
         ((1, 2, 3), "item", "is not four numbers"),
+        (..., "item", "bbox=Ellipsis is not four numbers"),
+        ("1,x", "item", "is not four numbers"),
         ((1, 2, float("nan"), 3), "item", "is not four numbers"),
         ((3, 2, 1, 4), "item", "empty or upside down; the order is left, bottom, right, top"),
         ((1, 4, 3, 2), "EPSG:4326", "empty or upside down"),

@@ -128,9 +128,11 @@ def _found(name: str, ds: xr.Dataset, cloudy: xr.DataArray | None) -> FoundScene
         )
     floats = [band for band in names if ds[band].dtype.kind not in "iu"]
     if floats:
+        scaled = ds.attrs.get("quantity") == "reflectance"
+        line = "eosr.radiometry.to_digital_numbers(ds)" if scaled else "ds.fillna(0).round().astype('uint16')"
         raise TrainingError(
             f"{floats[0]} of {name} is {ds[floats[0]].dtype}, not digital numbers. Write the cube as uint16 with 0 for "
-            "nodata, e.g. eosr.radiometry.to_digital_numbers(ds)."
+            f"nodata, e.g. {line}."
         )
     clouds = cloudy if cloudy is not None else _clouds_in(ds)
     bare = crop_to_multiple(ds[names], 6)
