@@ -164,7 +164,8 @@ def labels_of(ds: xr.Dataset) -> list[str]:
         if len(set(labels)) == len(labels):
             return labels
     raise OutputError(
-        "the Dataset holds the same time twice, so file names would collide. Mosaic, or take one of each: ds.drop_duplicates('time')."
+        "the Dataset holds the same time twice, so file names would collide. Mosaic, or take one of each: "
+        "ds.drop_duplicates('time')."
     )
 
 

@@ -25,9 +25,10 @@ import eosr.evaluate_study
 import eosr.masks
 import eosr.metrics
 import eosr.train.cli
-from eosr.batch_site import load_site
 from eosr.accessor import S2SRAccessor
-from eosr.cli import main
+from eosr.batch_site import load_site
+from eosr.cli import _parser, main
+from eosr.cli_options import open_source, typed
 from eosr.errors import EosrError
 from eosr.testing import synthetic_scene
 from eosr.train.config import load_config
@@ -70,6 +71,15 @@ def command(line):
         raise EosrError(said.getvalue())
 
 
+def opened(line):
+    """Open the scene of a command, which is most of the work of a message about it."""
+    options = _parser().parse_args(shlex.split(line))
+    try:
+        return open_source(options)
+    except EosrError as error:
+        raise EosrError(typed(str(error), options.parser.options())) from error
+
+
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     return write_scene(tmp_path_factory.mktemp("tiny"), size=84)
@@ -92,7 +102,7 @@ def names(tiny, tmp_path):
         return {
             "eosr": eosr, "xr": xr, "xarray": xr, "np": np, "TIMES": TIMES, "SCORED": SCORED, "folder": tmp_path,
             "scene": scene, "cube": cube, "named": named, "plane": plane, "pixels": pixels, "deliver": deliver,
-            "item": item, "other": tiny.item, "source": str(source), "command": command,
+            "item": item, "other": tiny.item, "source": str(source), "command": command, "opened": opened,
             "run": lambda text: configured(load_config, text), "site": lambda text: configured(load_site, text),
             "prepare": lambda text: find_scenes(configured(load_prepare_config, text)), "write_safe": write_safe,
         }  # fmt: skip
@@ -178,50 +188,41 @@ def sentences():
     """Every text of eosr's sources that is no docstring and holds a space, with its place."""
     found = []
     for path in sorted((ROOT / "eosr").rglob("*.py")):
-        tree = ast.parse(path.read_text())
-        bare = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-        parts = {id(one) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for one in node.values}
-        for node in ast.walk(tree):
-            if id(node) in bare | parts or not isinstance(node, ast.Constant | ast.JoinedStr):
-                continue
-            values = node.values if isinstance(node, ast.JoinedStr) else [node]
-            text = "".join(str(one.value) if isinstance(one, ast.Constant) else "{}" for one in values)
+        skipped, texts = set(), []
+        for node in ast.walk(ast.parse(path.read_text())):  # from the outside in
+            if isinstance(node, ast.Expr):
+                skipped.add(id(node.value))
+            elif isinstance(node, ast.JoinedStr):
+                skipped.update(map(id, node.values))
+                texts.append((node, node.values))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in skipped:
+                texts.append((node, [node]))
+        for node, values in texts:
+            text = "".join(one.value if isinstance(one, ast.Constant) else "{}" for one in values)
             if " " in text.strip():
                 found.append((f"{path.relative_to(ROOT)}:{node.lineno}", text))
     return found
 
 
-def options_of(program, monkeypatch):
+def options_of(parser):
     """Every option of a program and of its commands."""
-    found = set()
-
-    class SeenError(Exception):
-        pass
-
-    def seen(parser, *_):
-        for action in parser._actions:
-            found.update(action.option_strings)
-            for command in action.choices.values() if isinstance(action, argparse._SubParsersAction) else ():
-                seen(command)
-        if parser.prog in ("eosr", "eosr-train"):
-            raise SeenError
-
-    with monkeypatch.context() as patch, pytest.raises(SeenError):
-        patch.setattr(argparse.ArgumentParser, "parse_known_args", seen)
-        program([])
-    return found
+    for action in parser._actions:
+        yield from action.option_strings
+        for command in action.choices.values() if isinstance(action, argparse._SubParsersAction) else ():
+            yield from options_of(command)
 
 
 def test_every_option_that_a_message_names_exists(monkeypatch):
-    known = options_of(main, monkeypatch) | options_of(eosr.train.cli.main, monkeypatch)
-    others = {
-        "--shm-size", "--resources", "--driver", "--force-reinstall", "--no-deps", "--nproc-per-node",
-    }  # fmt: skip  # of docker, dask, rio, pip and torchrun
-    named = {
-        (place, option) for place, text in sentences() for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*[a-z]", text)
-    }
+    with monkeypatch.context() as patch:
+        patch.setattr(argparse.ArgumentParser, "parse_args", lambda parser, argv: {}[parser])
+        with pytest.raises(KeyError) as caught:
+            eosr.train.cli.main([])
+    others = {"--shm-size", "--resources", "--driver", "--force-reinstall", "--no-deps", "--nproc-per-node"}
+    known = {*others, *options_of(_parser()), *options_of(caught.value.args[0])}
+    pattern = r"(?<![\w-])--[a-z][a-z-]*[a-z]"
+    named = [(place, option) for place, text in sentences() for option in re.findall(pattern, text)]
     assert len(named) > 50
-    assert [(place, option) for place, option in named if option not in known | others] == []
+    assert [(place, option) for place, option in named if option not in known] == []
 
 
 def exists(name):
@@ -237,7 +238,8 @@ def exists(name):
 
 
 def test_every_function_that_a_message_names_exists():
-    named = {(place, name) for place, text in sentences() for name in re.findall(r"(?<![\w./:-])eosr(?:\.[A-Za-z]\w*)+", text)}
+    pattern = r"(?<![\w./:-])eosr(?:\.[A-Za-z]\w*)+"
+    named = {(place, name) for place, text in sentences() for name in re.findall(pattern, text)}
     assert len(named) > 30
     assert [(place, name) for place, name in named if not exists(name)] == []
     methods = {(place, name) for place, text in sentences() for name in re.findall(r"\.s2sr\.(\w+)", text)}
