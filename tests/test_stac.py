@@ -10,6 +10,7 @@ import xarray as xr
 from affine import Affine
 from conftest import EPSG, LEFT, TOP, WrittenScene, lonlat_box, write_cog, write_scene
 
+import eosr
 from eosr.errors import BandError, EosrWarning, GridError, RadiometryError, SourceError
 from eosr.grid import check_chunks, check_nested
 from eosr.stac import open_stac
@@ -355,10 +356,7 @@ def test_several_tiles_are_refused_and_the_remedy_in_the_message_works(written, 
     ) as error:
         open_stac(source)
     line = str(error.value).split("open each: ")[1].removesuffix(".")
-    import eosr.stac as stac
-
-    names = {"open_stac": open_stac, "source": source, "eosr": type("eosr", (), {"stac": stac})}
-    opened = eval(line, names)
+    opened = eval(line, {"eosr": eosr, "source": source})
     assert {tile: ds.attrs["tile"] for tile, ds in opened.items()} == {"32TPM": "32TPM", "32TQM": "32TQM"}
     assert open_stac(source, tile="32tpm").sizes["x10"] == 60
     with pytest.raises(SourceError, match=r"no item of tile '31TCJ'.*\['32TPM', '32TQM'\]"):

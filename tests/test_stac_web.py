@@ -248,7 +248,7 @@ def test_a_search_as_a_whole_ends_in_time():
 @pytest.mark.parametrize("name", ["requests", "items", "depth", "megabytes", "seconds"])
 @pytest.mark.parametrize("value", [0, -1, True, "many", float("nan")])
 def test_what_is_no_limit_is_refused(name, value):
-    with pytest.raises(SourceError, match=rf"{name}=.* is no limit\. Use e\.g\. Limits\({name}="):
+    with pytest.raises(SourceError, match=rf"{name}=.* is no limit\. Use e\.g\. eosr\.stac\.Limits\({name}="):
         Limits(**{name: value})
 
 
