@@ -117,7 +117,7 @@ class Method:
         if level and self.levels and level not in self.levels:
             raise RadiometryError(
                 f"{self.name} serves {' and '.join(self.levels)}, the Dataset is {level!r}. Choose other weights, or "
-                "set ds.attrs['level'] if it is wrong."
+                f"if that is wrong, set ds.attrs['level'] = {self.levels[0]!r}."
             )
         free = degradation.startswith("sigma=")
         if free and isinstance(self.baseline, LimitsBlur):

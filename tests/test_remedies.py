@@ -30,7 +30,7 @@ from eosr.batch_site import load_site
 from eosr.cli import _parser, main
 from eosr.cli_options import open_source, typed
 from eosr.errors import EosrError
-from eosr.testing import synthetic_scene
+from eosr.testing import random_weights, synthetic_scene
 from eosr.train.config import load_config
 from eosr.train.prepare_config import load_prepare_config
 from eosr.train.prepare_sources import find_scenes
@@ -105,6 +105,7 @@ def names(tiny, tmp_path):
             "item": item, "other": tiny.item, "source": str(source), "command": command, "opened": opened,
             "run": lambda text: configured(load_config, text), "site": lambda text: configured(load_site, text),
             "prepare": lambda text: find_scenes(configured(load_prepare_config, text)), "write_safe": write_safe,
+            "random_weights": random_weights,
         }  # fmt: skip
 
     return made
