@@ -66,6 +66,9 @@ def test_names_are_refused_with_the_names_that_are_known():
     assert check_bands("B02") == ("B02",)
     with pytest.raises(BandError, match=r"'B8a' is not a band of Sentinel-2\. Known bands: B01, B02, .*B8A, B09, B10"):
         check_bands(["B02", "B8a"])
+    for odd in (..., [...], [["B02"]]):
+        with pytest.raises(BandError, match=r"is not a band of Sentinel-2"):
+            check_bands(odd)
     with pytest.raises(BandError, match="band B05 is asked for more than once"):
         check_bands(["B05", "B02", "B05"])
     with pytest.raises(BandError, match=r"'L2' is not a processing level eosr knows. Use one of L1C, L2A"):

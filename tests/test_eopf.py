@@ -260,12 +260,19 @@ def test_a_remote_block_is_asked_for_again(products):
         assert len(server.requests) - opened > 25
 
 
-def test_without_aiohttp_an_address_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "aiohttp", None)
-    monkeypatch.delitem(_registry, "http", raising=False)
+@pytest.mark.parametrize(
+    ("address", "lacking", "said"),
+    [
+        ("http://127.0.0.1:9/x.zarr", "aiohttp", r"Run: pip install 'eosr\[eopf\]'$"),
+        ("s3://bucket/x.zarr", "s3fs", r"Run: pip install s3fs$"),
+    ],
+)
+def test_without_its_package_an_address_says_what_to_install(address, lacking, said, monkeypatch):
+    monkeypatch.setitem(sys.modules, lacking, None)
+    monkeypatch.delitem(_registry, address.partition(":")[0], raising=False)
     monkeypatch.delitem(sys.modules, "fsspec.implementations.http", raising=False)
-    with pytest.raises(MissingExtraError, match=r"Run: pip install aiohttp requests$"):
-        open_eopf("http://127.0.0.1:9/x.zarr")
+    with pytest.raises(MissingExtraError, match=said):
+        open_eopf(address)
 
 
 # ---------------------------------------------------------------------------------------------------------- laziness

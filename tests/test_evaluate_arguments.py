@@ -94,7 +94,7 @@ def test_reflectance_is_refused_with_the_way_back(scene):
         named_scenes({"here": to_reflectance(scene)})
     assert str(told.value) == (
         "the Dataset holds reflectance; evaluate works on digital numbers. Give it the Dataset of open_stac, or "
-        "eosr.cube.to_digital_numbers(ds); units='reflectance' gives RMSE and bias in reflectance."
+        "eosr.cube.to_digital_numbers(ds), and for RMSE and bias in reflectance units='reflectance'."
     )
     assert list(named_scenes(to_digital_numbers(to_reflectance(scene)))) == ["synthetic"]
 

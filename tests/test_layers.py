@@ -229,11 +229,11 @@ def test_a_planted_violation_is_seen(copy, file, line, told):
     for name in names:
         (copy / name).write_text(f"{before[name] or ''}\n{line}\n")
     try:
-        (broken,) = violations(copy)
+        broken = violations(copy)
     finally:
         for name, text in before.items():
             (copy / name).unlink() if text is None else (copy / name).write_text(text)
-    assert told in broken
+    assert any(told in sentence for sentence in broken), broken
 
 
 def test_a_planted_circle_is_seen(copy):
@@ -242,4 +242,4 @@ def test_a_planted_circle_is_seen(copy):
     module.write_text(before + "\ndef f():\n    from eosr.cube import consistency\n")
     found = circles(copy)
     module.write_text(before)
-    assert ["cube.degradation", "cube.consistency", "cube.degradation"] in found
+    assert [set(circle) for circle in found] == [{"cube.degradation", "cube.consistency"}]

@@ -86,7 +86,7 @@ def test_windows_that_belong_together_are_moved_and_others_refused(ds):
 def test_evaluate_says_how_a_mask_of_clouds_is_handed_over():
     ds = synthetic_scene(16, 16)
     clouds = ds.B05 > 1e9
-    with pytest.raises(MetricError, match=r"mask=~eosr\.masks\.mask_like\(ds\.cloud_mask, ds\.B02\)"):
+    with pytest.raises(MetricError, match=r"mask=~eosr\.cube\.mask_like\(ds\.cloud_mask, ds\.B02\)"):
         ds.s2sr.evaluate("bicubic", bands=["B05"], border=0, mask=clouds)
     use = ~mask_like(clouds, ds.B02)
     assert ds.s2sr.evaluate("bicubic", bands=["B05"], border=0, mask=use, resamples=0)

@@ -174,7 +174,7 @@ def test_bad_choices_are_refused_with_the_remedy(folder, options, kind, text):
 def test_weights_for_another_level_are_refused(folder):
     scene = synthetic_scene(25, 25, level="L1C")
     with pytest.raises(
-        RadiometryError, match=r"random-2 serves L2A, the Dataset is 'L1C'. Choose other weights, or set"
+        RadiometryError, match=r"random-2 serves L2A, the Dataset is 'L1C'. Choose other weights, or if"
     ):
         superresolve(scene, weights=folder / "study-only.safetensors")
 

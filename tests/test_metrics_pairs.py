@@ -216,7 +216,8 @@ def test_other_bands_or_their_order_are_refused(images):
 def test_other_sizes_are_refused_with_the_remedy(images):
     estimate, reference = images
     with pytest.raises(
-        MetricError, match=r"reference has 30 pixels along 'y20' but estimate has 37.*\.sel\(y20=estimate.y20\)"
+        MetricError,
+        match=r"reference has 30 pixels along 'y20' but estimate has 37.*estimate\.sel\(y20=reference.y20\)",
     ):
         metrics.rmse(estimate, reference.isel(y20=slice(30)))
 

@@ -563,7 +563,7 @@ def test_tables_of_the_study_stand_on_the_page_with_marks_and_notes(tmp_path):
 
 
 def test_what_is_no_table_to_be_read_is_refused(tmp_path):
-    with pytest.raises(MetricError, match=r"sheets holds a str, .* Pass sheets=eosr\.evaluate_formats\.to_sheets"):
+    with pytest.raises(MetricError, match=r"sheets holds a str, .* Pass sheets=eosr\.score\.report\.formats\.to_sheets"):
         write_report(evaluation(1), tmp_path / "a.html", sheets=["6.5"])
     assert list(tmp_path.iterdir()) == []
 

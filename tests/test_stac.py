@@ -9,6 +9,7 @@ import rioxarray  # noqa: F401  # registers .rio
 from affine import Affine
 from conftest import EPSG, LEFT, TOP, WrittenScene, lonlat_box, write_cog, write_scene
 
+import eosr
 from eosr.cube.grid import check_chunks, check_nested
 from eosr.errors import BandError, EosrWarning, GridError, RadiometryError, SourceError
 from eosr.open.reading import _read_chunks
@@ -153,6 +154,8 @@ def test_window_outside_the_scene_is_refused_with_the_bounds_of_the_scene(writte
     ("box", "crs", "message"),
     [
         ((1, 2, 3), "item", "is not four numbers"),
+        (..., "item", "bbox=Ellipsis is not four numbers"),
+        ("1,x", "item", "is not four numbers"),
         ((1, 2, float("nan"), 3), "item", "is not four numbers"),
         ((3, 2, 1, 4), "item", "empty or upside down; the order is left, bottom, right, top"),
         ((1, 4, 3, 2), "EPSG:4326", "empty or upside down"),
@@ -329,10 +332,7 @@ def test_several_tiles_are_refused_and_the_remedy_in_the_message_works(written, 
     ) as error:
         open_stac(source)
     line = str(error.value).split("open each: ")[1].removesuffix(".")
-    import eosr.open.stac as stac
-
-    names = {"open_stac": open_stac, "source": source, "eosr": type("eosr", (), {"stac": stac})}
-    opened = eval(line, names)
+    opened = eval(line, {"eosr": eosr, "source": source})
     assert {tile: ds.attrs["tile"] for tile, ds in opened.items()} == {"32TPM": "32TPM", "32TQM": "32TQM"}
     assert open_stac(source, tile="32tpm").sizes["x10"] == 60
     with pytest.raises(SourceError, match=r"no item of tile '31TCJ'.*\['32TPM', '32TQM'\]"):

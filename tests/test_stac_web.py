@@ -169,7 +169,7 @@ def test_pages_that_are_always_new_end_at_a_limit_that_can_be_set(written, name)
         return {"type": "FeatureCollection", "features": [written.item(ident=f"{n}")], "links": links}
 
     with answering(api_of("", pages)) as server:
-        with pytest.raises(SourceError, match=rf"more than 10 .*limits=eosr\.stac\.Limits\({name}=20\)"):
+        with pytest.raises(SourceError, match=rf"more than 10 .*limits=eosr\.open\.Limits\({name}=20\)"):
             find_items(server.url, limits=Limits(**{name: 10}))
         assert len(server.asked) <= 13
 
@@ -262,7 +262,7 @@ def test_a_search_as_a_whole_ends_in_time():
 @pytest.mark.parametrize("name", ["requests", "items", "depth", "megabytes", "seconds"])
 @pytest.mark.parametrize("value", [0, -1, True, "many", float("nan")])
 def test_what_is_no_limit_is_refused(name, value):
-    with pytest.raises(SourceError, match=rf"{name}=.* is no limit\. Use e\.g\. Limits\({name}="):
+    with pytest.raises(SourceError, match=rf"{name}=.* is no limit\. Use e\.g\. eosr\.open\.Limits\({name}="):
         Limits(**{name: value})
 
 

@@ -171,7 +171,7 @@ def _security(site: Site) -> dict[str, Any]:
     try:
         return {"security": Security.temporary()}
     except ImportError:
-        raise MissingExtraError("tls: true in a site file makes certificates. Run: pip install 'eosr[slurm]'") from None
+        raise MissingExtraError("tls: true in a site file needs cryptography. Run: pip install 'eosr[slurm]'") from None
 
 
 def _check_interface(site: Site) -> None:

@@ -206,7 +206,7 @@ def typed(message: str, options: Sequence[str]) -> str:
             return f"{option} {(' ' if value[0] == '(' else ',').join(parts)}"
         return option + ("=" if value.startswith("-") else " ") + shlex.quote(value.strip("'"))
 
-    message = re.sub(r"limits=eosr\.stac\.Limits\((\w+=\d+)\)", r"--limit \1", message)
+    message = re.sub(r"limits=eosr\.open\.Limits\((\w+=\d+)\)", r"--limit \1", message)
     return _ARGUMENT.sub(as_option, _TWICE.sub(r"\1", message)).replace(", --bbox-crs ", " --bbox-crs ")
 
 

@@ -133,9 +133,9 @@ def check_bands(names: Iterable[str]) -> tuple[str, ...]:
     """
     if isinstance(names, str):
         names = (names,)
-    checked = tuple(names)
+    checked = tuple(names) if isinstance(names, Iterable) else (names,)
     for name in checked:
-        if name not in BANDS:
+        if not (isinstance(name, str) and name in BANDS):
             raise BandError(f"{name!r} is not a band of Sentinel-2. Known bands: {', '.join(BANDS)}.")
     repeated = sorted({name for name in checked if checked.count(name) > 1})
     if repeated:

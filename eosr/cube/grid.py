@@ -385,7 +385,7 @@ def _coords(shapes: Mapping[int, tuple[int, ...]], base: Affine, crs: Any) -> di
         raise GridError(f"{crs!r} is no coordinate reference system pyproj knows. Use e.g. 'EPSG:32632'.") from error
     coords: dict[str, Any] = {}
     for group in sorted(shapes):
-        transform = base * Affine.scale(STEPS[group])
+        transform = base @ Affine.scale(STEPS[group])
         rows, columns = shapes[group][-2:]
         coords[f"y{group}"] = (f"y{group}", centres(transform.f, transform.e, rows), _axis_attrs("y"))
         coords[f"x{group}"] = (f"x{group}", centres(transform.c, transform.a, columns), _axis_attrs("x"))

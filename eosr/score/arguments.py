@@ -58,7 +58,7 @@ def _check_scene(ds: Any) -> None:
     if ds.attrs.get("quantity") == "reflectance":
         raise RadiometryError(
             "the Dataset holds reflectance; evaluate works on digital numbers. Give it the Dataset of open_stac, or "
-            "eosr.cube.to_digital_numbers(ds); units='reflectance' gives RMSE and bias in reflectance."
+            "eosr.cube.to_digital_numbers(ds), and for RMSE and bias in reflectance units='reflectance'."
         )
 
 

@@ -130,22 +130,29 @@ def _check_mask(mask: xr.DataArray, ds: xr.Dataset, scene: str) -> None:
     if mask.dtype != bool or set(mask.dims) != {"y10", "x10"}:
         raise MetricError(
             f"mask is {mask.dtype} on {mask.dims}. {wanted}; a mask of clouds on the 20 m grid becomes one by "
-            "mask=~eosr.cube.mask_like(ds.cloud_mask, ds.B02)."
+            "mask=~eosr.cube.mask_like(ds.cloud_mask, ds.B02).squeeze()."
         )
     fine = ds[next(iter(groups_of(ds).values()))[0]]
     for dim in ("y10", "x10"):
         if mask.sizes[dim] != fine.sizes[dim]:
             raise MetricError(
-                f"mask has {mask.sizes[dim]} pixels along {dim!r}, but {scene} has {fine.sizes[dim]}. {wanted}, of the "
-                "whole scene."
+                f"mask has {mask.sizes[dim]} pixels along {dim!r}, but {scene} has {fine.sizes[dim]}. "
+                + (_cut(mask, fine) or f"{wanted}, of the whole scene.")
             )
         if dim in mask.indexes and dim in fine.indexes:
             apart = float(np.abs(mask[dim].values - fine[dim].values).max())
             if apart > TOLERANCE * gsd_of(ds, 10):
+                bare = f"mask=mask.drop_vars({[str(one) for one in mask.dims if one in mask.coords]})"
                 raise MetricError(
-                    f"the {dim!r} coordinates of mask and {scene} differ, by up to {apart:g}. Cut the mask to the "
-                    f"scene: mask.sel({dim}=ds.{dim}), or leave its coordinates out if the pixels are the same."
+                    f"the {dim!r} coordinates of mask and {scene} differ, by up to {apart:g}. "
+                    + (_cut(mask, fine) or f"If its pixels are those of the scene, leave them out: {bare}.")
                 )
+
+
+def _cut(mask: xr.DataArray, fine: xr.DataArray) -> str:
+    """How a mask becomes one of the scene's pixels; empty where it has not all of them."""
+    has = all(dim in mask.indexes and np.isin(fine[dim], mask[dim]).all() for dim in ("y10", "x10"))
+    return "Cut it to the scene: mask=mask.sel(y10=ds.y10, x10=ds.x10)." if has else ""
 
 
 def check_scored(table: xr.Dataset, scene: str, label: str) -> None:

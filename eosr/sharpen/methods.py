@@ -117,7 +117,7 @@ class Method:
         if level and self.levels and level not in self.levels:
             raise RadiometryError(
                 f"{self.name} serves {' and '.join(self.levels)}, the Dataset is {level!r}. Choose other weights, or "
-                "set ds.attrs['level'] if it is wrong."
+                f"if that is wrong, set ds.attrs['level'] = {self.levels[0]!r}."
             )
         free = degradation.startswith("sigma=")
         if free and isinstance(self.baseline, LimitsBlur):
@@ -396,8 +396,8 @@ def _check_wanted(
         if stray:
             raise BandError(
                 f"{', '.join(stray)} cannot be sharpened by {names}. {'It delivers' if classical else 'They deliver'} "
-                f"{', '.join(sorted(deliverable))}: name some of these with bands=..."
-                + ("" if classical else ", or add weights.")
+                f"{', '.join(sorted(deliverable))}: name some of these, e.g. bands={sorted(deliverable)}"
+                + ("." if classical else ", or add weights.")
             )
     elif not chosen:
         raise BandError(

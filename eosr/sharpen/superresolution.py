@@ -299,10 +299,8 @@ def _check_grids(ds: xr.Dataset, names: Sequence[str]) -> None:
             )
         if band.dtype.kind not in "uif" or band.dtype.itemsize == 1:
             picture = ", an 8-bit picture" if band.dtype in ("uint8", "int8") else ""
-            raise RadiometryError(
-                f"{name} holds {band.dtype}{picture}, not digital numbers. Open the original; numbers of another "
-                f"type convert: ds['{name}'] = ds['{name}'].astype('float32')."
-            )
+            other = "; numbers of another type convert: ds = ds.astype('float32')" if band.dtype.kind == "O" else ""
+            raise RadiometryError(f"{name} holds {band.dtype}{picture}, not digital numbers. Open the original{other}.")
 
 
 def _first_fine(ds: xr.Dataset) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 import xarray as xr
 from dask.delayed import delayed
 
-from eosr.cube.bands import PLATFORMS
+from eosr.cube.bands import BANDS_60M, PLATFORMS
 from eosr.cube.consistency import projection_reach
 from eosr.cube.degradation import blur_sigma, merge_chunks
 from eosr.cube.radiometry import offsets
@@ -101,17 +101,18 @@ def check_size(ds: xr.Dataset, tasks: Sequence[TileTask]) -> None:
         raise ReachError(
             f"{sizes['y10']} x {sizes['x10']} pixels of 10 m are fewer than the reach of {widest.method.name}, "
             f"{least} pixels around each. Open a window of at least {least} x {least} pixels of 10 m"
-            + _without_60m(widest.method),
+            + _without_60m(widest.method, [task for task in tasks if task.halo <= min(sizes.values())]),
             least,
         )
 
 
-def _without_60m(method: Method) -> str:
+def _without_60m(method: Method, fitting: Sequence[TileTask]) -> str:
     if method.factor != STEP:
         return "."
     if method.delivers != method.targets:  # one problem for both grids
-        return ", or leave the 60 m bands out of the Dataset, ds.drop_vars(['B01', 'B09'])."
-    return ", or leave the 60 m bands out with bands=..."
+        return f", or leave the 60 m bands out of the Dataset, ds.drop_vars({list(BANDS_60M)}, errors='ignore')."
+    rest = list(dict.fromkeys(b for task in fitting for b in task.method.delivers))
+    return f", or leave the 60 m bands out: bands={rest}." if rest else "."
 
 
 def sharpen_group(

@@ -203,8 +203,8 @@ def _begun_with(weights: Any, ds: xr.Dataset) -> list[Weights]:
         level = str(ds.attrs.get("level") or "")
         if level and one.levels and level not in one.levels:
             raise RadiometryError(
-                f"{one.name} serves {' and '.join(one.levels)}, the Dataset is {level!r}. Choose other weights, or set "
-                "ds.attrs['level'] if it is wrong."
+                f"{one.name} serves {' and '.join(one.levels)}, the Dataset is {level!r}. Choose other weights, or "
+                f"if that is wrong, set ds.attrs['level'] = {one.levels[0]!r}."
             )
     twice = {one.name for one in loaded if [other.name for other in loaded].count(one.name) > 1}
     if twice:

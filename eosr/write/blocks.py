@@ -135,9 +135,11 @@ def _write_block(*arrays: np.ndarray, part: Path, done: Path, names: tuple[str, 
         target = _opened(part / name, array)
         if array.dtype != target.dtype:
             gaps = int(np.isnan(array).sum()) if array.dtype.kind == "f" else 0
+            whole = ".fillna(0).round()" if target.dtype.kind == "u" else ""
             raise OutputError(
                 f"block {block_id} of {name} is {array.dtype} with {gaps} NaN, but {target.dtype} was declared, and a "
-                f"cast would change it silently. Replace NaN and convert: .fillna(0).round().astype('{target.dtype}')."
+                "cast would change it silently. Convert it: "
+                f"ds['{name}'] = ds['{name}'].astype('float64'){whole}.astype('{target.dtype}')."
             )
         starts = tuple(index * chunk for index, chunk in zip(block_id, target.chunks, strict=True))
         stops = tuple(min(a + chunk, size) for a, chunk, size in zip(starts, target.chunks, target.shape, strict=True))

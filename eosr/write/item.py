@@ -69,8 +69,8 @@ class _File:
     @property
     def bounds(self) -> tuple[float, float, float, float]:
         rows, columns = self.shape
-        left, top = self.transform * (0, 0)
-        right, bottom = self.transform * (columns, rows)
+        left, top = self.transform @ (0, 0)
+        right, bottom = self.transform @ (columns, rows)
         return left, bottom, right, top
 
     @property
@@ -128,7 +128,8 @@ def to_stac_item(
     if len(labels) > 1:
         raise OutputError(
             f"the files hold {len(labels)} times ({labels[0]}, {labels[1]}, ...), and one item describes one. "
-            f"Use to_stac_items, or give those of one time: [p for p in paths if p.name.startswith({labels[0]!r})]."
+            f"Use eosr.write.to_stac_items(ds, paths), or give those of one time: "
+            f"[p for p in paths if p.name.startswith({labels[0]!r})]."
         )
     attrs = _attributes(None if ds is None else for_its_times(ds), files)
     check_not_degraded(attrs)

@@ -80,17 +80,20 @@ def layers_of(ds: xr.Dataset) -> dict[int, Layer]:
         if match is None or match[1] != match[2]:
             raise GridError(
                 f"{name} has the dimensions {tuple(variable.dims)}, not ([time,] y10, x10), y20, x20 or y60, x60. "
-                "Transpose it, or leave it out: ds.drop_vars(...)."
+                f"Transpose it, or leave it out: ds.drop_vars({name!r})."
             )
         if variable.dtype.name not in DTYPES:
+            measured = "ds" if variable.dtype.kind == "f" else "ds.where(ds != 0)"
             raise OutputError(
                 f"{name} is {variable.dtype}; eosr writes {' (0 = nodata) or '.join(DTYPES)} (NaN = nodata). "
-                "Convert it, e.g. ds.astype('float32')."
+                f"Convert, {measured}.astype('float32'), or leave it out, ds.drop_vars({name!r})."
             )
         names.setdefault(int(match[1]), []).append(str(name))
-    if len({"time" in ds[name].dims for group in names.values() for name in group}) > 1:
+    timeless = [name for group in names.values() for name in group if "time" not in ds[name].dims]
+    if timeless and "time" in ds.dims:
         raise GridError(
-            "some bands have a time dimension and some have none. Give all of them one: .expand_dims('time')."
+            "some bands have a time dimension and some have none. Give all of them one: "
+            f"for name in {timeless}: ds[name] = ds[name].expand_dims(time=ds.time)"
         )
     return {group: _layer(ds, group, tuple(names[group])) for group in sorted(names)}
 
@@ -159,7 +162,8 @@ def labels_of(ds: xr.Dataset) -> list[str]:
         if len(set(labels)) == len(labels):
             return labels
     raise OutputError(
-        "the Dataset holds the same time twice, so file names would collide. Mosaic or select: .isel(time=...)."
+        "the Dataset holds the same time twice, so file names would collide. Mosaic, or take one of each: "
+        "ds.drop_duplicates('time')."
     )
 
 

@@ -82,7 +82,9 @@ class Limits:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-                raise SourceError(f"{name}={value!r} is no limit. Use e.g. Limits({name}={getattr(Limits, name)}).")
+                raise SourceError(
+                    f"{name}={value!r} is no limit. Use e.g. eosr.open.Limits({name}={getattr(Limits, name)})."
+                )
 
     def check(self, name: str, value: float, what: str) -> None:
         """Stop where a limit is passed: ``what`` is the sentence about it."""

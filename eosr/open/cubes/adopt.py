@@ -97,7 +97,10 @@ def from_xarray(
     >>> ds = eosr.from_xarray(ten, twenty, level="L2A", offset=-1000)                      # doctest: +SKIP
     """
     if not sources:
-        raise BandError("from_xarray needs at least one Dataset or DataArray. Give e.g. from_xarray(ds, level='L2A').")
+        raise BandError(
+            "from_xarray needs at least one Dataset or DataArray. Give e.g. "
+            "eosr.from_xarray(ds, crs='EPSG:32632', level='L2A', offset=-1000)."
+        )
     for source in sources:
         if not isinstance(source, xr.Dataset | xr.DataArray):
             raise GridError(

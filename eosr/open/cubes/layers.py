@@ -128,7 +128,11 @@ def split(source: xr.Dataset | xr.DataArray) -> Iterator[tuple[str, xr.DataArray
 def _layer(name: str, image: xr.DataArray, around: Mapping[str, Any], y0: float) -> Layer:
     rest = [dim for dim in image.dims if dim not in ("time", "y", "x")]
     if rest or not {"y", "x"} <= set(image.dims):
-        raise GridError(f"{name} has dimensions {image.dims}; time, y and x are known. Rename or select: ds.isel(...).")
+        missing = [dim for dim in ("y", "x") if dim not in image.dims]
+        if missing and len(rest) < len(missing):
+            raise GridError(f"{name} has dimensions {image.dims}; y and x are needed. Give images of (time, y, x).")
+        line = f"rename({dict(zip(rest[-len(missing) :], missing, strict=True))})" if missing else f"isel({rest[0]}=0)"
+        raise GridError(f"{name} has dimensions {image.dims}; time, y and x are known. Rename or select: ds.{line}.")
     image = image.transpose(*(dim for dim in ("time", "y", "x") if dim in image.dims))
     for axis in ("y", "x"):
         if axis not in image.coords or image.sizes[axis] < 2:

@@ -238,7 +238,8 @@ def open_arrays(source: str | os.PathLike[str] | zarr.Group, timeout: float) -> 
             warnings.simplefilter("ignore", category=UserWarning)
             return Arrays(place=place, root=place.ask("", opened))
     except ImportError as error:
-        raise MissingExtraError(f"{error}, to read {place.where}. Run: pip install aiohttp requests") from error
+        lacking = "'eosr[eopf]'" if address.startswith("http") else getattr(error.__cause__, "name", "fsspec[full]")
+        raise MissingExtraError(f"{error}, to read {place.where}. Run: pip install {lacking}") from error
 
 
 def _place_of(group: zarr.Group) -> Place:

@@ -129,9 +129,11 @@ def _found(name: str, ds: xr.Dataset, cloudy: xr.DataArray | None) -> FoundScene
         )
     floats = [band for band in names if ds[band].dtype.kind not in "iu"]
     if floats:
+        scaled = ds.attrs.get("quantity") == "reflectance"
+        line = "eosr.cube.to_digital_numbers(ds)" if scaled else "ds.fillna(0).round().astype('uint16')"
         raise TrainingError(
             f"{floats[0]} of {name} is {ds[floats[0]].dtype}, not digital numbers. Write the cube as uint16 with 0 for "
-            "nodata, e.g. eosr.cube.to_digital_numbers(ds)."
+            f"nodata, e.g. {line}."
         )
     clouds = cloudy if cloudy is not None else _clouds_in(ds)
     bare = crop_to_multiple(ds[names], 6)
@@ -159,9 +161,9 @@ def _cloudy_classes(classes: xr.DataArray) -> xr.DataArray:
 
 def _ground(ds: xr.Dataset) -> Ground:
     transform, crs = transform_of(ds, 10), crs_of(ds)
-    middle = transform * (ds.sizes["x10"] / 2, ds.sizes["y10"] / 2)
+    middle = transform @ (ds.sizes["x10"] / 2, ds.sizes["y10"] / 2)
     longitude, latitude = Transformer.from_crs(crs, 4326, always_xy=True).transform(*middle)
-    right, bottom = transform * (ds.sizes["x10"], ds.sizes["y10"])
+    right, bottom = transform @ (ds.sizes["x10"], ds.sizes["y10"])
     return Ground(
         crs=crs, left=transform.c, bottom=bottom, right=right, top=transform.f, longitude=float(longitude),
         latitude=float(latitude),
