@@ -26,7 +26,7 @@ WINDOW = 156
 def main(picture: Path) -> None:
     # The browser of the tests: the same page, the same light.
     sys.path.insert(0, str(ROOT / "tests"))
-    from test_report_browser import chromium, photograph
+    from score.test_report_browser import chromium, photograph
 
     with tempfile.TemporaryDirectory() as folder, chromium(Path(folder) / "profile") as driver:
         photograph(driver, page(Path(folder)), picture)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from nbclient import NotebookClient
-from patience import PATIENCE
+from support.patience import PATIENCE
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 NOTEBOOK = EXAMPLES / "sharpen_a_scene.ipynb"

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
-from synthetic_evaluation import synthetic_evaluation
+from support.synthetic_evaluation import synthetic_evaluation
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = tomllib.loads((ROOT / "benchmarks" / "frozen" / "scenes.toml").read_text())

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
-from conftest import write_scene
-from foreign_cubes import named, plane
-from safe_product import write_safe
+from support.foreign_cubes import named, plane
+from support.safe_product import write_safe
+from support.scenes import write_scene
 
 import eosr
 import eosr.cli.train

@@ -12,8 +12,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from patience import PATIENCE
 from safetensors.torch import load_file, save_file
+from support.patience import PATIENCE
 
 from eosr.errors import WeightsError
 from eosr.nn.kinds import build_generator

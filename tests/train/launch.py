@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from patience import PATIENCE
+from support.patience import PATIENCE
 
 RANKS = Path(__file__).with_name("ranks.py")
 NO_HOROVOD = "Horovod is not installed here: make horovod"

@@ -37,7 +37,7 @@ def test_what_is_written_is_taken_and_the_rest_has_defaults(write):
 
 @pytest.mark.parametrize("name", ["s2sr-20m", "s2sr-60m"])
 def test_the_configurations_of_the_shipped_weights_load(name):
-    config = load_config(Path(eosr.__file__).parent / "weights" / f"{name}.toml")
+    config = load_config(Path(eosr.__file__).parent / "nn" / "shipped" / f"{name}.toml")
     assert config.name == name
     assert config.generator.factor == config.window.factor == {"s2sr-20m": 2, "s2sr-60m": 6}[name]
 

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 from affine import Affine
-from conftest import lonlat_box, shared_path, write_cog
-from safe_product import write_safe
-from test_stac_search import api, catalogue  # noqa: F401  # a real server of items
+from open.test_stac_search import api, catalogue  # noqa: F401  # a real server of items
+from support.safe_product import write_safe
+from support.scenes import lonlat_box, shared_path, write_cog
 
 from eosr.cube.grid import from_arrays
 from eosr.errors import EosrWarning, SourceError, TrainingError

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from conftest import shared_path
 from rasterio.transform import from_bounds
+from support.scenes import shared_path
 
 from eosr.cube.bands import BANDS, BANDS_10M, BANDS_20M, BANDS_60M
 from eosr.errors import TrainingError
