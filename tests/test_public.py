@@ -41,11 +41,38 @@ def sections(function) -> dict[str, str]:
     return found
 
 
-def test_importing_eosr_imports_neither_torch_nor_a_cluster():
-    heavy = ["torch", "distributed", "odc", "matplotlib", "horovod"]
-    code = f"import eosr, sys; print([name for name in {heavy!r} if name in sys.modules])"
+def modules_after(code):
+    """Modules that a fresh process has loaded once it has run this."""
+    code = f"import sys\n{code}\nprint(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    return {name.split(".")[0] for name in done.stdout.splitlines()[-1].split()}
+
+
+def test_importing_eosr_loads_nothing_that_takes_longer_than_xarray():
+    heavy = {
+        "torch", "stackstac", "rasterio", "rioxarray", "zarr", "pystac", "pystac_client", "jinja2", "distributed",
+        "dask", "scipy", "matplotlib", "horovod", "psutil",
+    }  # fmt: skip
+    loaded = modules_after("import eosr")
+    assert "xarray" in loaded
+    assert loaded & heavy == set()
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("eosr", "--version"), ("eosr", "--help"), ("eosr", "superresolve --help"),
+        ("eosr-train", "--version"), ("eosr-train", "--help"), ("eosr-train", "run --help"),
+    ],
+)  # fmt: skip
+def test_a_command_answers_what_it_is_without_xarray(command, options):
+    module = {"eosr": "main", "eosr-train": "train"}[command]
+    code = (
+        f"sys.argv = [{command!r}, *{options.split()!r}]\n"
+        f"import eosr.cli.{module} as command\n"
+        "try: command.main()\nexcept SystemExit: pass"
+    )
+    assert modules_after(code) & {"xarray", "numpy", "torch", "dask"} == set()
 
 
 def test_the_names_that_need_torch_are_found_on_use():

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eosr._version import __version__
 from eosr.cli.commands import Parser, run_command, say
 from eosr.errors import EosrError, RankLostError, SharedError
 
@@ -24,6 +25,7 @@ _LEAVE_TO_SPEAK = 5.0
 def main(argv: list[str] | None = None) -> int:
     """Run `eosr-train` with ``argv`` (default: the command line's) and return the exit status."""
     parser = Parser(prog="eosr-train", description="Train a generator by Wald's protocol.")
+    parser.add_argument("--version", action="version", version=f"eosr {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     _add_sample(commands)
     _add_prepare(commands)

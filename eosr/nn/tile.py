@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import queue
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ import numpy.typing as npt
 import torch
 
 from eosr.errors import WeightsError
-from eosr.nn.weights import Weights, load_weights
+from eosr.nn.weights import Weights, shared_weights
 
 Floats = npt.NDArray[np.float32]
 
@@ -44,7 +46,7 @@ _on_cpu = threading.Semaphore(int(os.environ.get("EOSR_NETWORKS", "1")))
 def _load(path: str, checksum: str, device: str) -> Weights:
     if not Path(path).is_file():
         raise WeightsError(f"the weights {path} are not visible from this worker. Put them on a shared filesystem.")
-    weights = load_weights(path)
+    weights = shared_weights(path)
     if weights.checksum != checksum:
         raise WeightsError(
             f"the weights {path} have changed since the graph was built (checksum {weights.checksum[:12]} instead of "
@@ -53,7 +55,8 @@ def _load(path: str, checksum: str, device: str) -> Weights:
     # TensorFloat-32 has 10 bits of fraction; "float32" shall mean it, whichever worker makes the pixel.
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
-    weights.generator.to(device)
+    if device != "cpu":
+        weights = replace(weights, generator=copy.deepcopy(weights.generator).to(device))
     # channels_last: the layout in which the CPU convolves without copying every tensor into its own and back, and in
     # which cards are fast in bfloat16. In float32 a card takes a fifth less time and memory without.
     if torch.device(device).type == "cpu" or uses_bfloat16(weights, device):

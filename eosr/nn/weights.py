@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, get_type_hints
 
@@ -208,6 +209,18 @@ def load_weights(source: str | os.PathLike[str]) -> Weights:
     ) as error:  # fmt: skip
         reason = f"its record lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:200]
         raise WeightsError(f"{path} contradicts itself: {reason}. Copy it again, or retrain.") from error
+
+
+def shared_weights(source: str | os.PathLike[str]) -> Weights:
+    """As `load_weights`, but one object for all of this process while the file stays as it is: not to be changed."""
+    path = weights_path(source).resolve()
+    found = path.stat()
+    return _shared(str(path), found.st_mtime_ns, found.st_size)
+
+
+@lru_cache(maxsize=16)
+def _shared(path: str, changed: int, size: int) -> Weights:
+    return load_weights(path)
 
 
 def _published(generator: Dsen2Generator, path: Path) -> Weights:

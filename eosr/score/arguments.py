@@ -166,9 +166,9 @@ def _generator_kind(choice: Choice, method: Method) -> str:
     name = choice.method or ("eosr" if choice.weights is None else "")
     if not name:
         # Imported here: `import eosr` must not import torch.
-        from eosr.nn.weights import load_weights
+        from eosr.nn.weights import shared_weights
 
-        loaded = load_weights(method.path)
+        loaded = shared_weights(method.path)
         name = next((name for name, (kind, factor) in GENERATORS.items()
                      if loaded.generator.kind == kind and factor in (None, loaded.factor)), "")  # fmt: skip
     return name + _L2A if name == "dsen2" and method.levels == ("L2A",) else name

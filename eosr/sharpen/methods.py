@@ -315,7 +315,7 @@ def _classical(
 
 def _generators(name: str, choice: Choice) -> list[Method]:
     # Imported here: `import eosr` must not import torch.
-    from eosr.nn.weights import SHIPPED, load_weights, weights_path
+    from eosr.nn.weights import SHIPPED, shared_weights, weights_path
 
     weights = choice.weights
     if weights is None:
@@ -325,7 +325,7 @@ def _generators(name: str, choice: Choice) -> list[Method]:
     kind, factor = GENERATORS.get(name, ("", None))
     methods: list[Method] = []
     for source in sources:
-        loaded = load_weights(source)
+        loaded = shared_weights(source)
         if kind and (loaded.generator.kind != kind or factor not in (None, loaded.factor)):
             raise WeightsError(
                 f"{source} holds a generator of kind {loaded.generator.kind!r} and factor {loaded.factor}, which is "

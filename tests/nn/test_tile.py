@@ -94,7 +94,7 @@ def test_many_threads_load_the_model_once_and_agree(path, monkeypatch):
         time.sleep(0.05)  # a model of a real size takes this long, and the others come meanwhile
         return load_weights(source)
 
-    monkeypatch.setattr(tile, "load_weights", slowly)
+    monkeypatch.setattr(tile, "shared_weights", slowly)
 
     def run(_):
         together.wait()

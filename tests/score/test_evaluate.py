@@ -12,10 +12,11 @@ from eosr import metrics
 from eosr.cube.degradation import degrade
 from eosr.cube.grid import from_arrays
 from eosr.errors import BandError, DegradationError, GridError, MetricError
+from eosr.nn import weights as nn_weights
 from eosr.score.evaluation import evaluate
 from eosr.score.report.by_band import by_band
 from eosr.sharpen.superresolution import superresolve
-from eosr.testing import nothing_computed, random_weights
+from eosr.testing import nothing_computed, random_weights, synthetic_scene
 
 SHARED = Path(os.environ.get("EOSR_SHARED", Path(__file__).resolve().parents[3] / "shared"))
 GROUPS = {10: ("B02", "B03", "B04", "B08"), 20: ("B05", "B06", "B07", "B8A", "B11", "B12"), 60: ("B01", "B09")}
@@ -375,3 +376,16 @@ def test_arguments_of_the_wrong_type_are_refused(scene, options, text):
 def test_a_dataarray_is_no_scene(scene):
     with pytest.raises(MetricError, match="needs a Dataset of bands, not a DataArray"):
         evaluate(scene["B05"])
+
+
+def test_one_evaluation_loads_each_weights_file_once(monkeypatch, tmp_path):
+    """Choosing methods, checking scenes and every tile ask for them: about ten times before they were kept."""
+    weights, loads = random_weights(tmp_path / "w.safetensors"), []
+    once = nn_weights.load_weights
+    monkeypatch.setattr(nn_weights, "load_weights", lambda source: loads.append(source) or once(source))
+    scene = synthetic_scene(36, 36)
+    evaluate(scene, weights, property=("synthesis", "consistency"), degradation=("study", "box"), bands=["B05"])
+    assert len(loads) == 1
+    random_weights(weights, seed=1)
+    evaluate(scene, weights, bands=["B05"])
+    assert len(loads) == 2, "the file has changed"
