@@ -316,14 +316,14 @@ def test_what_cannot_end_well_is_refused_before_the_first_scene(items, client, u
 
 def test_a_worker_with_another_version_other_weights_or_another_folder_is_found_at_once(items, client, tmp_path):
     def other_version():
-        import eosr
+        import eosr._version
 
-        eosr.__version__ = "9.9"
+        eosr._version.__version__ = "9.9"
 
     def own_version():
-        import eosr
+        import eosr._version
 
-        eosr.__version__ = version
+        eosr._version.__version__ = version
 
     version = eosr.__version__
     worker = next(iter(client.scheduler_info()["workers"]))

@@ -41,7 +41,7 @@ def test_eosr_can_be_built_from_what_the_recipe_copies(tmp_path):
     (wheel,) = tmp_path.glob("eosr-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert "eosr/cli/train.py" in names
-    assert any(name.startswith("eosr/weights/") and name.endswith(".safetensors") for name in names)
+    assert any(name.startswith("eosr/nn/shipped/") and name.endswith(".safetensors") for name in names)
 
 
 def test_what_the_recipe_runs_is_there(tmp_path):
