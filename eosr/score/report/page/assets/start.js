@@ -1,4 +1,4 @@
-// What every part of the page uses. The parts are joined into one script, in the order of eosr/report/bundle.py.
+// What every part of the page uses. The parts are joined into one script, in the order of bundle.py.
 const content = JSON.parse(document.getElementById("content").textContent);
 const root = document.documentElement;
 const system = matchMedia("(prefers-color-scheme: dark)");
