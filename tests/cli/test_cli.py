@@ -311,7 +311,7 @@ def test_an_error_that_is_not_of_eosr_keeps_its_traceback(item, tmp_path, monkey
     def broken(*args, **options):
         raise ZeroDivisionError("a defect")
 
-    monkeypatch.setattr("eosr.open.open_stac", broken)
+    monkeypatch.setattr("eosr.open.stac.open_stac", broken)
     with pytest.raises(ZeroDivisionError, match="a defect"):
         main(quick(item, tmp_path / "out"))
 
