@@ -43,9 +43,9 @@ class WindowConfig:
     #: Standard deviation of the log of a gain common to all bands, and of one per band [1].
     gain: float = 0.25
     band_gain: float = 0.08
-    #: Standard deviation of the shares of the other targets that are mixed into a target, where all have the same blur,
-    #: so that no band relation can be learnt by heart [1].
-    mixing: float = 0.0
+    #: Standard deviation of the log of a factor on the contrast of each target, its level kept: how strongly a band
+    #: follows its guides depends on the atmosphere, and must be read from the window, not learnt from levels [1].
+    contrast: float = 0.0
     #: Standard deviation of the log of a factor on the blur of a named operator [1].
     jitter: float = 0.0
     #: Turn and flip windows at random.
@@ -263,8 +263,8 @@ def relight(drawn: Window, rng: Generator, config: WindowConfig) -> Window:
         return (common * np.exp(rng.normal(0, config.band_gain, len(bands)))).astype(np.float32)[:, None, None]
 
     # The order of the draws is part of what a seed means.
-    if config.mixing and np.ptp(drawn.sigma) == 0:
-        drawn = _mixed(drawn, rng, config.mixing)
+    if config.contrast:
+        drawn = _stretched(drawn, rng, config.contrast)
     of_target = gains(drawn.target)
     middle = None if drawn.middle is None else drawn.middle * gains(drawn.middle)
     return drawn._replace(
@@ -273,17 +273,12 @@ def relight(drawn: Window, rng: Generator, config: WindowConfig) -> Window:
     )  # fmt: skip
 
 
-def _mixed(drawn: Window, rng: Generator, mixing: float) -> Window:
-    """Mix the targets and, since the degradation is linear, their coarse pixels alike; levels stay what they are."""
-    count = len(drawn.target)
-    shares = rng.normal(0, mixing / max(1, count - 1) ** 0.5, (count, count)).astype(np.float32)
-    np.fill_diagonal(shares, 0)
-    level = drawn.target.mean(axis=(1, 2), keepdims=True)
-
-    def mixed(bands: Floats) -> Floats:
-        return bands + np.tensordot(shares, bands - level, axes=1)
-
-    return drawn._replace(target=mixed(drawn.target), coarse=mixed(drawn.coarse))
+def _stretched(drawn: Window, rng: Generator, contrast: float) -> Window:
+    """Stretch every target about its level and, since the degradation keeps constants, its coarse pixels alike."""
+    factors = np.exp(rng.normal(0, contrast, len(drawn.target))).astype(np.float32)[:, None, None]
+    level = drawn.coarse.mean(axis=(1, 2), keepdims=True)
+    target, coarse = (level + factors * (bands - level) for bands in (drawn.target, drawn.coarse))
+    return drawn._replace(target=target, coarse=coarse)
 
 
 def _weights(scenes: Sequence[PaddedScene]) -> npt.NDArray[np.float64]:

@@ -22,7 +22,7 @@ _LEAST: Final = {
     },
     "generator": {key: (1, True) for key in ("features", "stages", "blocks", "expansion")},
     "window": {
-        "size": (1, True), "rim": (0, True), "gain": (0, True), "band_gain": (0, True), "mixing": (0, True),
+        "size": (1, True), "rim": (0, True), "gain": (0, True), "band_gain": (0, True), "contrast": (0, True),
         "jitter": (0, True),
     },
     "validation": {"patience": (0, True), "pictures": (0, True)},
