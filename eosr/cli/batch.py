@@ -13,7 +13,7 @@ from typing import Any
 
 from eosr.cli.commands import Parser, say
 from eosr.cli.options import DEGRADATIONS, check_degradation, pairs, source_options, waiting
-from eosr.errors import BatchError, printable
+from eosr.errors import BatchError
 from eosr.host.memory import cores
 
 
@@ -198,23 +198,12 @@ def _shown(quiet: bool) -> Iterator[Any]:
             f"[{status.seconds:7.0f} s] {status.done}/{status.scenes} {status.news}", file=sys.stderr
         )
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from eosr.host.progress import bar
 
-    columns = (
-        TextColumn("scenes"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[at]}"),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("scenes", total=None, at="")
+    with bar("scenes") as tell:
 
         def show(status: Any) -> None:
             at = f"{len(status.running)} at work, {status.failed} failed, {status.workers} workers"
-            bar.update(task, total=status.scenes, completed=status.done, at=at)
-            if status.news:
-                bar.console.print(printable(status.news), highlight=False, markup=False)
+            tell(status.done, status.scenes, at, status.news)
 
         yield show

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from importlib import import_module
 from types import FrameType
 from typing import Any, Final, NoReturn, TextIO
 
@@ -18,6 +19,8 @@ from eosr.errors import printable
 
 #: Module of a command -> its name.
 _MODULES: Final = {"eosr.cli.main": "eosr", "eosr.cli.train": "eosr-train"}
+#: What nearly every command needs and takes long to import.
+_NEEDED: Final = ("eosr.accessor", "eosr.open.stac", "eosr.score.evaluation", "eosr.write.delivery")
 #: What a shell calls the status of a command whose reader is gone (SIGPIPE), as in ``eosr info s2sr-20m | head -1``.
 _READER_GONE: Final = 141
 
@@ -88,6 +91,14 @@ def nearest(word: str, known: Sequence[str]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
+def begin() -> None:
+    """Import what nearly every command needs; Ctrl-C ends the process quietly until then, and is an exception after."""
+    for module in _NEEDED:
+        import_module(module)
+    if signal.getsignal(signal.SIGINT) is _end:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def run_command(name: str, command: Callable[[], int], resume: str) -> int:
     """Run a command and return its exit status: 130 after Ctrl-C, 1 where standard output is full.
 
@@ -99,8 +110,6 @@ def run_command(name: str, command: Callable[[], int], resume: str) -> int:
     resume : str
         Sentence that says how an interrupted command goes on.
     """
-    if signal.getsignal(signal.SIGINT) is _end:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         try:
             return command()

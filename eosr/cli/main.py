@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from eosr._version import __version__
 from eosr.cli.batch import add_options as add_batch_options
 from eosr.cli.batch import run_batch
-from eosr.cli.commands import Parser, nearest, run_command, say
+from eosr.cli.commands import Parser, begin, nearest, run_command, say
 from eosr.cli.evaluate import add_options, judged
 from eosr.cli.options import (
     ALIASES,
@@ -72,6 +72,7 @@ def _run(argv: Sequence[str] | None) -> int:
     options, unknown = _parser().parse_known_args(argv)
     if unknown:
         _refuse(options.parser, unknown)
+    begin()
     try:
         with _warnings_in_a_line():
             return int(options.run(options) or 0)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eosr._version import __version__
-from eosr.cli.commands import Parser, run_command, say
+from eosr.cli.commands import Parser, begin, run_command, say
 from eosr.errors import EosrError, RankLostError, SharedError
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _call(parser: Parser, argv: list[str] | None) -> int:
     options = parser.parse_args(argv)
+    begin()
     try:
         return int(options.call(options))
     except EosrError as error:
@@ -229,13 +230,10 @@ def _bar(chief: bool, what: str) -> Iterator[Callable[[int, int], None] | None]:
     if not chief or not sys.stderr.isatty():
         yield None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from eosr.host.progress import bar
 
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    with bar(what) as tell:
+        yield tell
 
 
 def _tell(text: str) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from dask.callbacks import Callback
+
+from eosr.errors import printable
 
 #: How progress is told: a function of (done, total), True for a bar on stderr, None or False for silence.
 Progress = Callable[[int, int], object] | bool | None
@@ -19,7 +21,7 @@ def reporting(progress: Progress, count: Callable[[], int], total: int, what: st
     if not progress:
         yield
         return
-    with _bar(progress, what) as tell:
+    with nullcontext(progress) if callable(progress) else bar(what) as tell:
         stop, told = threading.Event(), [-1]
 
         def look() -> None:
@@ -44,16 +46,22 @@ def reporting(progress: Progress, count: Callable[[], int], total: int, what: st
 
 
 @contextmanager
-def _bar(progress: Progress, what: str) -> Iterator[Callable[[int, int], object]]:
-    if callable(progress):
-        yield progress
-        return
+def bar(what: str) -> Iterator[Callable[..., None]]:
+    """Draw a bar on stderr; it takes ``(done, total, at="", news="")``: words behind the bar, and above it."""
     from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
-    with Bar(console=Console(stderr=True)) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Bar(TextColumn(what), *columns, TextColumn("{task.fields[at]}"), console=Console(stderr=True)) as drawn:
+        task = drawn.add_task(what, total=None, at="")
+
+        def tell(done: int, total: int, at: str = "", news: str = "") -> None:
+            drawn.update(task, completed=done, total=total, at=at)
+            if news:
+                drawn.console.print(printable(news), highlight=False, markup=False)
+
+        yield tell
 
 
 class _Tasks(Callback):

@@ -22,7 +22,7 @@ class Stop:
             print("importing", flush=True)
             time.sleep(60)
 sys.meta_path.insert(0, Stop)
-sys.argv = [sys.argv[1], "--version"]
+sys.argv = sys.argv[1:]
 module = {"eosr": "eosr.cli.main", "eosr-train": "eosr.cli.train"}.get(sys.argv[0], "eosr")
 runpy.run_module(module, run_name="__main__")
 """
@@ -56,8 +56,9 @@ def test_a_full_or_closed_standard_output_is_a_sentence_or_silence(name, unbuffe
 
 def interrupted(name):
     """Status of a process that gets Ctrl-C while it imports eosr, and what it says."""
+    command = [sys.executable, "-c", _STOPPED, name, *COMMANDS.get(name, [""])[1:]]
     process = subprocess.Popen(
-        [sys.executable, "-c", _STOPPED, name], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         # Shells let what runs in their background ignore Ctrl-C, and children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip

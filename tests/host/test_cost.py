@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from eosr.host.memory import PeakMemory
-from eosr.host.progress import reporting_tasks
+from eosr.host.progress import bar, reporting_tasks
 
 MIB = 2**20
 
@@ -36,7 +36,7 @@ def test_an_allocation_is_seen_even_if_it_is_gone_at_the_end():
 
 
 def test_what_is_there_at_the_end_is_seen_without_waiting_for_the_watcher(monkeypatch):
-    monkeypatch.setattr("eosr.host.progress._INTERVAL", 60)
+    monkeypatch.setattr("eosr.host.memory._INTERVAL", 60)
     with PeakMemory() as memory:
         block = touched(200)
     assert memory.grown == pytest.approx(block.nbytes, rel=0.1)
@@ -156,3 +156,11 @@ def test_no_progress_asked_for_is_none_told(capsys):
         with reporting_tasks(silent, 1, "evaluating"):
             da.ones(3).sum().compute()
     assert capsys.readouterr().err == ""
+
+
+def test_a_bar_shows_words_and_news_without_their_escape_sequences(capsys):
+    with bar("scenes") as tell:
+        tell(1, 3, "2 at work", "S2A\x1b[2J is done")
+    shown = capsys.readouterr().err
+    assert all(words in shown for words in ("S2A", "is done", "1/3", "2 at work"))
+    assert "\x1b[2J" not in shown
