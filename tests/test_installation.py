@@ -19,6 +19,8 @@ def test_the_folder_above_a_clone_named_eosr_does_not_hide_the_package(tmp_path)
     clone.mkdir(parents=True)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, clone)
+    (clone / "eosr").mkdir()
+    shutil.copy(ROOT / "eosr" / "_version.py", clone / "eosr")
     for path in ROOT.glob("eosr/**/__init__.py"):
         copy = clone / path.relative_to(ROOT)
         copy.parent.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,9 @@ from dask.utils import parse_bytes
 
 from eosr.errors import BatchError
 
+#: Site files that come with eosr.
+SITES: Final = Path(__file__).parent / "sites"
+_EXAMPLE: Final = SITES / "generic.yaml"
 #: Memory that no node has [bytes].
 _MOST: Final = 10**15
 #: Jobs, processes and cores that no site has.
@@ -22,7 +25,7 @@ KINDS: Final = ("local", "slurm", "slurm-runner")
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """What a site file says; hpc/sites has files with every key explained."""
+    """What a site file says; ``sites/generic.yaml`` explains every key."""
 
     #: ``local``: processes on this machine; ``slurm``: jobs that eosr submits; ``slurm-runner``: the tasks of the job
     #: that eosr itself runs in, under srun.
@@ -67,26 +70,33 @@ class Site:
 def load_site(path: str | os.PathLike[str]) -> Site:
     """Read a site file.
 
+    Parameters
+    ----------
+    path : path or str
+        A file, or the name of one that comes with eosr: ``generic``, ``juwels-booster``, ``jureca``, ``runner``.
+
     Raises
     ------
     BatchError
         If it is not there or no YAML, has an unknown key or a value of another type, or contradicts itself.
     """
-    file = Path(path)
+    known_sites = {one.stem: one for one in sorted(SITES.glob("*.yaml"))}
+    file = known_sites.get(str(path), Path(path))
     try:
         told = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     except OSError as error:
         raise BatchError(
-            f"there is no site file {file} ({error.strerror}). hpc/sites has some to copy, e.g. hpc/sites/generic.yaml."
+            f"there is no site file {file} ({error.strerror}). Use one of {', '.join(known_sites)}, or copy one: "
+            f"{_EXAMPLE}."
         ) from None
     except UnicodeDecodeError as error:
         raise BatchError(f"{file} is no text in UTF-8 (at byte {error.start}). Save it as such.") from None
     except RecursionError:
-        raise BatchError(f"{file} is nested too deep for a site file. Copy hpc/sites/generic.yaml.") from None
+        raise BatchError(f"{file} is nested too deep for a site file. Copy {_EXAMPLE}.") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: e.g. a date that there is not
         raise BatchError(f"{file} is no YAML: {' '.join(str(error).split())}. Correct it.") from None
     if not isinstance(told, dict):
-        raise BatchError(f"{file} holds a {type(told).__name__}, not KEY: VALUE lines. Copy hpc/sites/generic.yaml.")
+        raise BatchError(f"{file} holds a {type(told).__name__}, not KEY: VALUE lines. Copy {_EXAMPLE}.")
     known = {one.name for one in fields(Site)}
     unknown = sorted(str(key) for key in set(told) - known)
     if unknown:

@@ -28,7 +28,9 @@ def add_options(command: Parser, sharpening: Any) -> None:
     group.add_argument("--clip", action="store_true", help="cut scenes at --bbox; without it they are made whole")
     group = command.add_argument_group("who works")
     group.add_argument(
-        "--cluster", metavar="FILE", help="site file, e.g. hpc/sites/generic.yaml; default: this machine, one worker"
+        "--cluster",
+        metavar="SITE",
+        help="site file, or one that comes with eosr: generic, juwels-booster, jureca, runner; default: this machine",
     )
     group.add_argument("--workers", type=int, metavar="N", help="worker processes on this machine, without --cluster")
     group.add_argument(

@@ -18,20 +18,17 @@ import pytest
 from eosr.batch.cluster import arguments_of, dashboard_of, workers_of
 from eosr.batch.gpu import card_of, dask_setup
 from eosr.batch.jobs import SlurmJobs, check_job
-from eosr.batch.site import Site, load_site
+from eosr.batch.site import SITES, Site, load_site
 from eosr.errors import BatchError, OutputError
 
-SITES = sorted((Path(__file__).parents[2] / "hpc" / "sites").glob("*.yaml"))
 
-
-@pytest.mark.parametrize("path", SITES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(SITES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_site_file_of_ours_is_read(path):
     assert load_site(path).kind in ("slurm", "slurm-runner")
 
 
 def test_the_generic_one_explains_every_key():
-    text = SITES[0].read_text()
-    assert SITES[0].stem == "generic"
+    text = (SITES / "generic.yaml").read_text()
     for key in Site.__dataclass_fields__:
         assert f"\n{key}: " in text
 
@@ -245,8 +242,12 @@ def test_drained_nodes_and_a_wrong_site_file_are_refused_in_the_same_words(tmp_p
 
 
 def test_no_site_file_and_no_sbatch_are_told(tmp_path, monkeypatch):
-    with pytest.raises(BatchError, match=r"there is no site file .*no\.yaml \(No such file .*hpc/sites/generic\.yaml"):
+    with pytest.raises(
+        BatchError, match=r"there is no site file .*no\.yaml \(No such .*\)\. Use one of generic, "
+    ) as refusal:
         load_site(tmp_path / "no.yaml")
+    example = str(refusal.value).rpartition("or copy one: ")[2].removesuffix(".")
+    assert load_site(example) == load_site("generic")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(BatchError, match=r"there is no sbatch here\. Type this where jobs can be submitted"):
         check_job("#!/bin/sh\n")
