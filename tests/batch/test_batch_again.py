@@ -129,7 +129,7 @@ def test_a_process_whose_worker_dies_in_its_first_moment_ends_without_a_result(i
     """It is still importing then, and was never told of a worker by the time that it could look for one."""
     task = task_of(item, tmp_path)
     code = (
-        "import json, sys\nfrom dataclasses import replace\nfrom test_batch_again import task_of\n"
+        "import json, sys\nfrom dataclasses import replace\nfrom batch.test_batch_again import task_of\n"
         "from eosr.batch.scene import run_scene\nrun_scene(task_of(json.load(open(sys.argv[1])), sys.argv[2]))\n"
     )
     (tmp_path / "item.json").write_text(json.dumps(item))
@@ -177,7 +177,7 @@ def test_a_limit_of_the_size_of_files_is_no_room_either(item, tmp_path):
     task = task_of(item, tmp_path, replace(QUICK, format="cog"))
     code = (
         "import json, resource, signal, sys\nfrom dataclasses import asdict, replace\nfrom eosr import batch_scene\n"
-        "from test_batch_again import QUICK, task_of\nresource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))\n"
+        "from batch.test_batch_again import QUICK, task_of\nresource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))\n"
         "item, folder = json.load(open(sys.argv[1])), sys.argv[2]\n"
         "print(batch_scene.make_scene(task_of(item, folder, replace(QUICK, format='cog'))).state)\n"
     )

@@ -430,7 +430,7 @@ def test_a_disk_that_fills_up_leaves_nothing_that_looks_finished_and_the_run_goe
 def test_a_file_size_limit_in_the_middle_leaves_nothing_that_looks_finished(tmp_path):
     code = (
         "import resource, signal, sys\n"
-        "from test_write_zarr import scene, to_zarr\n"
+        "from write.test_write_zarr import scene, to_zarr\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (9_000, 9_000))\n"
         "to_zarr(scene(), sys.argv[1])\n"
     )
