@@ -176,10 +176,10 @@ def test_a_scene_that_finds_no_room_says_so_whoever_notices(item, tmp_path, size
 def test_a_limit_of_the_size_of_files_is_no_room_either(item, tmp_path):
     task = task_of(item, tmp_path, replace(QUICK, format="cog"))
     code = (
-        "import json, resource, signal, sys\nfrom dataclasses import asdict, replace\nfrom eosr import batch_scene\n"
+        "import json, resource, signal, sys\nfrom dataclasses import asdict, replace\nfrom eosr.batch import scene\n"
         "from batch.test_batch_again import QUICK, task_of\nresource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))\n"
         "item, folder = json.load(open(sys.argv[1])), sys.argv[2]\n"
-        "print(batch_scene.make_scene(task_of(item, folder, replace(QUICK, format='cog'))).state)\n"
+        "print(scene.make_scene(task_of(item, folder, replace(QUICK, format='cog'))).state)\n"
     )
     (tmp_path / "item.json").write_text(json.dumps(item))
     paths = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])}
