@@ -1,7 +1,7 @@
 """The loader behind `eosr.open_stac`: stackstac, reduced to reading files on their own grid.
 
-It reads plain items made here from `eosr.open.scene.Scene` (docs/decisions/plain-items.md). Before the first pixels of a
-file are used, its header is compared with the item. What fails over the network is read once more.
+It reads plain items made here from `eosr.open.scene.Scene` (docs/decisions/plain-items.md). Before the first pixels of
+a file are used, its header is compared with the item. What fails over the network is read once more.
 """
 
 from __future__ import annotations

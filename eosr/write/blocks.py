@@ -202,7 +202,7 @@ def with_own_readers(graph: Mapping[Any, Any]) -> dict[Any, Any]:
     Returns
     -------
     dict
-        With the same keys and answers, so that dask does not read a whole scene first (docs/decisions/order-of-blocks.md).
+        With the same keys and answers. Otherwise dask reads a whole scene first (docs/decisions/order-of-blocks.md).
     """
     tasks = dict(convert_legacy_graph(graph))
     readers = [key for key in tasks if _name(key) == _READERS]
