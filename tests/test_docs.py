@@ -1,6 +1,7 @@
 """The pages of docs/ say what is true: every Python block runs, and the references name everything there is."""
 
 import re
+import runpy
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -84,6 +85,11 @@ def test_every_page_is_reached_from_the_index():
             seen.add(page)
             open_pages += [(page.parent / link).resolve() for link in links(page.read_text()) if link.endswith(".md")]
     assert {slug(page) for page in PAGES} == {slug(page) for page in seen if page.is_relative_to(DOCS)}
+
+
+def test_the_picture_of_packages_is_that_of_the_imports():
+    script = runpy.run_path(str(ROOT / "benchmarks" / "draw_packages.py"))
+    assert script["PICTURE"].read_text() == script["picture"](), "draw it again: python benchmarks/draw_packages.py"
 
 
 def test_the_api_page_names_every_public_name_and_every_method():

@@ -1,7 +1,7 @@
 """One scene of a batch, made by a process of its own: what GDAL remembers of a failure ends with it.
 
 A worker starts ``python -m eosr.batch.scene`` and hands it a `SceneTask` as JSON. The process ends when its worker
-does, so that nobody goes on writing for a batch that is gone; what it has written by then, the next one goes on with.
+does (docs/decisions/one-process-per-scene.md).
 """
 
 from __future__ import annotations

@@ -28,9 +28,8 @@ _keeps = False
 def keep_freed_memory() -> bool:
     """Keep what is freed for the next tensor of this process, instead of giving it back to the system at once.
 
-    A seventh less CPU time than with glibc's own settings, and less still than with those that a nanny of dask sets
-    (benchmarks/README.md). Call it before threads are started, and only in a process that sharpens and then ends;
-    `give_back` must follow each tile, or holes between what is still in use add up to gigabytes.
+    Call it before threads are started, and only in a process that sharpens and then ends; `give_back` must follow each
+    tile (docs/decisions/memory-given-back.md).
 
     Returns
     -------

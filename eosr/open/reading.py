@@ -1,9 +1,7 @@
 """The loader behind `eosr.open_stac`: stackstac, reduced to reading files on their own grid.
 
-It does not see the user's items, but plain ones made here from `eosr.open.scene.Scene`, with everything stated that it
-would otherwise guess: EPSG code, shape, transform, pixel type, nodata. Its silent faults cannot occur then: no
-lat/lon fallback grid, no resampling, no rescaling, no 404 taken for nodata. Before the first pixels of a file are
-handed over, its own header is compared with what the item said. What fails over the network is read once more.
+It reads plain items made here from `eosr.open.scene.Scene` (docs/decisions/plain-items.md). Before the first pixels of
+a file are used, its header is compared with the item. What fails over the network is read once more.
 """
 
 from __future__ import annotations
@@ -53,8 +51,7 @@ GDAL_ENV: Final = {
 #: Side of what is read at once [px]: the blocks of COGs are this large (AWS), or a half or a quarter of it.
 _READ: Final = 1024
 
-#: What no option may overrule. GDAL decodes JPEG 2000 tiles in threads of its own and drops their errors: a truncated
-#: file reads as nodata (seen with GDAL 3.10.3). With one thread the error arrives. Dask has threads enough.
+#: What no option may overrule. One thread, or errors of JPEG 2000 tiles are lost (docs/decisions/jpeg2000.md).
 ALWAYS: Final = {**SEALED, "GDAL_NUM_THREADS": "1"}
 
 #: Names under which a file has been read again in this process; see `read_twice`.
@@ -202,7 +199,7 @@ def _place(asset: Asset, bounds: Bounds) -> tuple[int, int]:
 
 
 def read_twice(href: str, read: Callable[[str], Read]) -> Read:
-    """What ``read`` returns of an address; what fails over HTTP is tried once more, and GDAL knows nothing of it then.
+    """What ``read`` returns of an address; what fails over HTTP is tried once more, at an address new to GDAL.
 
     Raises
     ------
@@ -211,13 +208,7 @@ def read_twice(href: str, read: Callable[[str], Read]) -> Read:
 
     Notes
     -----
-    GDAL does not ask again for a body that was cut, and keeps the part that came. It also keeps for the life of the
-    process that a file could not be opened. Both are kept by address. So the second address ends in a fragment, which
-    no server is sent and no other read has. GDAL's own way to forget (CPL_VSIL_CURL_NON_CACHED) ended in a deadlock
-    with other threads that read the same file (GDAL 3.10.3).
-
-    The error is raised outside ``except``: a worker of dask sends what an error came from along with it, and GDAL's own
-    cannot be sent. It would arrive as a plain ``Exception``.
+    Why a new address, and why the error is raised outside ``except``: docs/decisions/read-twice.md.
     """
     try:
         return read(href)

@@ -1,8 +1,7 @@
 """One step of the training: windows in, weights moved by the mean gradient of all ranks, measures out.
 
-Gradients are averaged after ``backward``, in one all-reduce that carries the measures too. Horovod and
-torch.distributed then need no hooks, so two optimisers, several steps of a critic and the double backward of a gradient
-penalty ask for nothing special.
+Gradients are averaged after ``backward``, in one all-reduce that carries the measures too
+(docs/decisions/training-loop.md).
 """
 
 from __future__ import annotations

@@ -202,9 +202,7 @@ def with_own_readers(graph: Mapping[Any, Any]) -> dict[Any, Any]:
     Returns
     -------
     dict
-        With the same keys and answers. dask orders tasks by what they share: where all blocks share a root, it reads
-        them all first, and a scene lies in memory as a whole (benchmarks/README.md). The reader stays one object in a
-        process, and opens its file with the first block.
+        With the same keys and answers. Otherwise dask reads a whole scene first (docs/decisions/order-of-blocks.md).
     """
     tasks = dict(convert_legacy_graph(graph))
     readers = [key for key in tasks if _name(key) == _READERS]

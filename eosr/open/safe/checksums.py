@@ -1,7 +1,6 @@
 """Whether a file of a SAFE product is as it was delivered: by ``manifest.safe``, and by the CRC-32 of its archive.
 
-JPEG 2000 has no checksum of its own. Where bytes inside are damaged GDAL decodes something else without a word, some of
-it 0, which is nodata. Reading all bytes once costs a few percent of decoding them.
+JPEG 2000 that is damaged inside decodes without an error (docs/decisions/jpeg2000.md).
 """
 
 from __future__ import annotations

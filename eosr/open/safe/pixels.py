@@ -1,9 +1,6 @@
 """Pixels of a SAFE product as lazy arrays: every JPEG 2000 tile is decoded once per computation, or once for good.
 
-JPEG 2000 decodes slowly (5 to 15 MB/s per core) and only in whole tiles of its own: 1024 pixels in 10 m bands, 640 in
-20 m bands. The chunks of eosr's Dataset (1536, 768, 256) cut through them: read chunk by chunk, a 10 m band costs 1.8
-times the work as soon as it is larger than GDAL's cache (9.2 s instead of 5.1 s for 6144 x 6144 pixels). Here blocks of
-whole tiles are read and cut into the chunks afterwards.
+Blocks of whole JPEG 2000 tiles are read and cut into the Dataset's chunks afterwards (docs/decisions/jpeg2000.md).
 """
 
 from __future__ import annotations
