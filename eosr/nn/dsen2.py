@@ -6,14 +6,14 @@ from the published description; `eosr.nn.dsen2_files` reads the published weight
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from eosr.nn.options.study import ResidualBlock
+from eosr.nn.options.direct import DirectConfig, DirectGenerator, ResidualBlock, conv
 
 #: The 10 m bands in the order in which the published weights expect them, and their digital numbers per unit [DN].
 FINE_BANDS: Final = ("B04", "B03", "B02", "B08")
@@ -23,37 +23,29 @@ ROWS: Final = 256
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dsen2Config:
+class Dsen2Config(DirectConfig):
     """Shape of a `Dsen2Generator`: 20 m by default; 60 m: ``factor=6, targets=2, middle_guides=6``.
 
     VDSen2 has ``features=256, blocks=32``.
     """
 
-    factor: int = 2
-    targets: int = 6
-    fine_guides: int = 4
-    middle_guides: int = 0
     features: int = 128
     blocks: int = 6
     #: Constant that scales every residual.
     scaling: float = 0.1
 
 
-class Dsen2Generator(nn.Module):
+class Dsen2Generator(DirectGenerator):
     """DSen2 (20 m -> 10 m or 60 m -> 10 m), everything on the 10 m grid."""
 
-    #: Name in the weights file.
     kind = "dsen2"
-    #: Whether it is told the blur that it must invert.
-    told = False
+    config: Dsen2Config
 
     def __init__(self, config: Dsen2Config) -> None:
-        super().__init__()
-        self.config = config
-        inputs = config.fine_guides + config.middle_guides + config.targets
-        self.enter = nn.Conv2d(inputs, config.features, 3, padding=1)
+        super().__init__(config)
+        self.enter = conv(self.inputs, config.features)
         self.blocks = nn.ModuleList(ResidualBlock(config.features, config.scaling) for _ in range(config.blocks))
-        self.leave = nn.Conv2d(config.features, config.targets, 3, padding=1)
+        self.leave = conv(config.features, config.targets)
         for module in self.modules():
             if isinstance(module, nn.Conv2d) and module.bias is not None:
                 nn.init.kaiming_uniform_(module.weight, nonlinearity="relu")
@@ -64,36 +56,16 @@ class Dsen2Generator(nn.Module):
         """Pixels of the 10 m grid on each side that the convolutions see."""
         return 2 * self.config.blocks + 2
 
-    @property
-    def reach(self) -> int:
-        """Fine pixels on each side that can change one output pixel: the overlap a tile needs."""
-        farthest = 0
-        # Followed to the right from every place in a coarse pixel; to the left it is the mirror image.
-        for phase in range(self.config.factor):
-            last = phase + self.radius
-            for s in {self.config.factor, 2 if self.config.middle_guides else 1}:
-                # The second half of a coarse pixel is interpolated with the next one.
-                coarse = last // s + (s > 1 and last % s >= s // 2)
-                farthest = max(farthest, coarse * s + s - 1 - phase)
-        return farthest
+    def last_seen(self, pixel: int) -> int:
+        """Last pixel of the joined bands that counts for output pixel ``pixel`` of a row [fine pixels]."""
+        return pixel + self.radius
 
-    def settings(self) -> dict[str, Any]:
-        """Return the configuration as plain values, for the weights file."""
-        return asdict(self.config)
-
-    def forward(
-        self, fine: Tensor, coarse: Tensor, sigma: Tensor, middle: Tensor | None = None, *, trim: int = 0
-    ) -> Tensor:
-        """Sharpen; shapes as in `BackProjectionGenerator.forward`. ``sigma`` and ``trim`` are taken and not used.
+    def correction(self, joined: Tensor) -> Tensor:
+        """Map the joined bands to what is added to the upsampled ones, (B, targets, H, W).
 
         The convolutions continue a tile with zeros, so the answer is valid from `reach` pixels inwards.
         """
-        up = functional.interpolate(coarse, scale_factor=self.config.factor, mode="bilinear", align_corners=False)
-        inputs = [fine, up]
-        if middle is not None:
-            inputs.insert(1, functional.interpolate(middle, scale_factor=2, mode="bilinear", align_corners=False))
-        joined = torch.cat(inputs, dim=1)
-        return up + (self._trunk(joined) if torch.is_grad_enabled() else self._by_rows(joined))
+        return self._trunk(joined) if torch.is_grad_enabled() else self._by_rows(joined)
 
     def _trunk(self, joined: Tensor) -> Tensor:
         z = functional.relu(self.enter(joined))

@@ -11,7 +11,7 @@ from eosr.nn.options import OPTIONS, DirectGenerator
 from eosr.nn.options.study import StudyConfig, StudyGenerator
 
 #: A generator: a `torch.nn.Module` with ``kind``, ``config``, ``settings()``, ``reach`` and one common ``forward``.
-Generator = BackProjectionGenerator | StudyGenerator | Dsen2Generator | DirectGenerator
+Generator = BackProjectionGenerator | DirectGenerator
 
 _KINDS: Final[Mapping[str, Any]] = {
     BackProjectionGenerator.kind: (BackProjectionGenerator, BackProjectionConfig),

@@ -177,7 +177,8 @@ def test_a_limit_of_the_size_of_files_is_no_room_either(item, tmp_path):
     task = task_of(item, tmp_path, replace(QUICK, format="cog"))
     code = (
         "import json, resource, signal, sys\nfrom dataclasses import asdict, replace\nfrom eosr.batch import scene\n"
-        "from batch.test_batch_again import QUICK, task_of\nresource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))\n"
+        "from batch.test_batch_again import QUICK, task_of\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))\n"
         "item, folder = json.load(open(sys.argv[1])), sys.argv[2]\n"
         "print(scene.make_scene(task_of(item, folder, replace(QUICK, format='cog'))).state)\n"
     )

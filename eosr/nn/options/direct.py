@@ -145,6 +145,20 @@ class Skip(nn.Sequential):
         return x + self.scaling * super().forward(x)
 
 
+class ResidualBlock(nn.Module):
+    """``z + scaling * conv(ReLU(conv(z)))``, no batch norm (Lim et al., EDSR, 2017)."""
+
+    def __init__(self, features: int, scaling: float) -> None:
+        super().__init__()
+        self.scaling = scaling
+        self.first = nn.Conv2d(features, features, 3, padding=1)
+        self.second = nn.Conv2d(features, features, 3, padding=1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Map (B, F, H, W) to the same shape."""
+        return z + self.scaling * self.second(functional.relu(self.first(z)))
+
+
 def conv(inputs: int, outputs: int, kernel: int = 3) -> nn.Conv2d:
     """Convolution that keeps the size of its input; ``kernel`` is odd."""
     return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)

@@ -22,8 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from eosr.nn.options.direct import DirectConfig, DirectGenerator, Skip, conv
-from eosr.nn.options.study import ResidualBlock
+from eosr.nn.options.direct import DirectConfig, DirectGenerator, ResidualBlock, Skip, conv
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from eosr.nn.options.direct import DirectConfig, DirectGenerator, conv, last_interpolated, upsampled
-from eosr.nn.options.study import ResidualBlock
+from eosr.nn.options.direct import DirectConfig, DirectGenerator, ResidualBlock, conv, last_interpolated, upsampled
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,8 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from eosr.nn.options.attention import BLOCK
-from eosr.nn.options.direct import DirectConfig, DirectGenerator, conv
-from eosr.nn.options.study import ResidualBlock
+from eosr.nn.options.direct import DirectConfig, DirectGenerator, ResidualBlock, conv
 from eosr.nn.options.windows import Gate, check_margin, check_reduction, last_in_window, window_covariance
 
 

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from eosr.nn.options.direct import DirectConfig, DirectGenerator, conv
-from eosr.nn.options.study import ResidualBlock
+from eosr.nn.options.direct import DirectConfig, DirectGenerator, ResidualBlock, conv
 
 
 @dataclass(frozen=True, kw_only=True)
