@@ -330,6 +330,7 @@ def test_the_dataset_can_be_sent_to_another_process(archive, products, tmp_path)
 def test_opening_warns_of_nothing(products):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.simplefilter("ignore", PendingDeprecationWarning)  # stackstac and affine 3
         for kind in KINDS:
             open_eopf(products[kind].path, masks=True)
 
