@@ -26,8 +26,8 @@ def test_every_method_is_held_to_a_function():
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_signatures_are_equal_but_for_the_dataset(name):
-    _, *method = inspect.signature(getattr(S2SRAccessor, name), eval_str=True).parameters.values()
-    first, *function = inspect.signature(FUNCTIONS[name], eval_str=True).parameters.values()
+    _, *method = inspect.signature(getattr(S2SRAccessor, name)).parameters.values()
+    first, *function = inspect.signature(FUNCTIONS[name]).parameters.values()
     assert first.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD
     assert [(p.name, p.kind, p.default, p.annotation) for p in method] == [
         (p.name, p.kind, p.default, p.annotation) for p in function
