@@ -98,9 +98,7 @@ def test_the_store_does_not_depend_on_who_reads(config, store, tmp_path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from eosr.train.prepare import scene as prepare_scene
-from eosr.train.prepare.run import sources as prepare_sources
-from eosr.train.prepare.run import store  # before the fork, once
+from eosr.train.prepare import scene, sources, store  # before the fork, once
 from eosr.train.prepare.run import prepare
 from eosr.train.prepare.config import load_prepare_config
 config = load_prepare_config(Path(sys.argv[1]))
