@@ -150,7 +150,7 @@ def test_a_run_killed_at_any_moment_goes_on_and_ends_in_the_same_bytes(config, s
 STOPPED = """
 import os, signal, sys
 from pathlib import Path
-from eosr.train.prepare.run import run as prepare
+from eosr.train.prepare import run as prepare
 from eosr.train.prepare.config import load_prepare_config
 write = prepare.write_scene
 def dying(job, *arguments, **how):
