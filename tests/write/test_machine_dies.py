@@ -82,7 +82,8 @@ def scene(seconds=0.0):
 
 def test_a_store_goes_on_after_the_machine_died_and_no_marked_block_is_lost(disk):
     store, done = disk.place / "x.zarr", disk.place / "x.zarr.part.done"
-    run = subprocess.Popen([sys.executable, __file__, store], start_new_session=True)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    run = subprocess.Popen([sys.executable, __file__, store], env=environment, start_new_session=True)
     wait_for(lambda: len(list(done.glob("[0-9]*"))) >= 10)
     disk.dies(run)
     assert list(done.glob("[0-9]*")), "the disk has heard of some of them"
