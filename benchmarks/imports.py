@@ -12,8 +12,8 @@ import sys
 WHAT = {
     "import xarray": ["-c", "import xarray"],
     "import eosr": ["-c", "import eosr"],
-    "eosr --version": ["-m", "eosr.cli.main", "--version"],
-    "eosr superresolve --help": ["-m", "eosr.cli.main", "superresolve", "--help"],
+    "eosr --version": ["-m", "eosr.cli", "--version"],
+    "eosr superresolve --help": ["-m", "eosr.cli", "superresolve", "--help"],
     "eosr-train --help": ["-m", "eosr.cli.train", "--help"],
     "eosr.open_stac": ["-c", "import eosr; eosr.open_stac"],
     "eosr.superresolve": ["-c", "import eosr; eosr.superresolve"],

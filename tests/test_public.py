@@ -66,10 +66,10 @@ def test_importing_eosr_loads_nothing_that_takes_longer_than_xarray():
     ],
 )  # fmt: skip
 def test_a_command_answers_what_it_is_without_xarray(command, options):
-    module = {"eosr": "main", "eosr-train": "train"}[command]
+    module = {"eosr": "eosr.cli", "eosr-train": "eosr.cli.train"}[command]
     code = (
         f"sys.argv = [{command!r}, *{options.split()!r}]\n"
-        f"import eosr.cli.{module} as command\n"
+        f"import {module} as command\n"
         "try: command.main()\nexcept SystemExit: pass"
     )
     assert modules_after(code) & {"xarray", "numpy", "torch", "dask"} == set()
@@ -224,7 +224,7 @@ def test_every_dependency_is_written_on_its_own_line():
 
 
 def test_the_version_is_the_same_everywhere():
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    assert eosr.__version__ == version
+    version = eosr.__version__
+    assert "version" in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dynamic"]
     assert f"version: {version}\n" in (ROOT / "CITATION.cff").read_text()
     assert re.search(rf"^## {re.escape(version)}\b", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)

@@ -27,7 +27,7 @@ import eosr.metrics
 import eosr.score.report.study
 from eosr.accessor import S2SRAccessor
 from eosr.batch.site import load_site
-from eosr.cli.main import _parser, main
+from eosr.cli.entry import _parser, main
 from eosr.cli.options import open_source, typed
 from eosr.errors import EosrError
 from eosr.testing import random_weights, synthetic_scene

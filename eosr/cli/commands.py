@@ -18,7 +18,7 @@ from typing import Any, Final, NoReturn, TextIO
 from eosr.errors import printable
 
 #: Module of a command -> its name.
-_MODULES: Final = {"eosr.cli.main": "eosr", "eosr.cli.train": "eosr-train"}
+_MODULES: Final = {"eosr.cli": "eosr", "eosr.cli.train": "eosr-train"}
 #: What nearly every command needs and takes long to import.
 _NEEDED: Final = ("eosr.accessor", "eosr.open.stac", "eosr.score.evaluation", "eosr.write.delivery")
 #: What a shell calls the status of a command whose reader is gone (SIGPIPE), as in ``eosr info s2sr-20m | head -1``.

@@ -19,8 +19,8 @@ from support.scenes import write_cog, write_scene
 
 import eosr
 from eosr.cli import evaluate as cli_evaluate
+from eosr.cli import main
 from eosr.cli import options as cli_options
-from eosr.cli.main import main
 from eosr.cube.degradation import DEGRADATIONS
 from eosr.errors import OutputError, printable
 from eosr.sharpen.methods import ALIASES, METHODS
@@ -126,7 +126,7 @@ def test_a_second_run_is_refused_and_touches_nothing_unless_told_to_overwrite(it
 def test_a_killed_run_goes_on_where_it_stopped(item, tmp_path):
     out = tmp_path / "out"
     command = quick(item, out, "--chunks", "24", "--format", "zarr", "--threads", "1")
-    with subprocess.Popen([sys.executable, "-m", "eosr.cli.main", *command], env=dict(os.environ)) as running:
+    with subprocess.Popen([sys.executable, "-m", "eosr.cli", *command], env=dict(os.environ)) as running:
         markers = out / "sharpened.zarr.part.done"
         while running.poll() is None and len(list(markers.glob("[0-9]*"))) < 10:
             time.sleep(0.02)
@@ -341,7 +341,7 @@ def test_a_mistyped_option_is_answered_with_the_nearest_one(capsys, command, tol
 
 def test_help_names_every_command_with_examples_and_needs_no_torch():
     script = (
-        "import sys\nfrom eosr.cli.main import main\ntry:\n    main(['--help'])\nexcept SystemExit as stopped:\n"
+        "import sys\nfrom eosr.cli.entry import main\ntry:\n    main(['--help'])\nexcept SystemExit as stopped:\n"
         "    assert stopped.code == 0\nassert 'torch' not in sys.modules\nassert 'matplotlib' not in sys.modules"
     )
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout

@@ -19,7 +19,7 @@ from support.scenes import stac_api
 import eosr
 from eosr.batch.cluster import workers_of
 from eosr.batch.manifest import Manifest
-from eosr.cli.main import main
+from eosr.cli import main
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +171,7 @@ def test_ctrl_c_says_what_is_missing_and_nothing_else_and_workers_end_with_the_d
     words = [
         sys.executable,
         "-c",
-        "import sys, eosr.cli.main; sys.exit(eosr.cli.main.main())",
+        "import sys, eosr.cli; sys.exit(eosr.cli.main())",
         *command("--workers", "2"),
     ]
     with (tmp_path / "told").open("w") as told:

@@ -12,7 +12,7 @@ from support.scenes import write_scene
 
 import eosr
 from eosr.cli import evaluate as cli_evaluate
-from eosr.cli.main import main
+from eosr.cli import main
 from eosr.nn.weights import file_checksum
 from eosr.score.arguments import several
 from eosr.score.report.formats import to_csv, to_json, to_latex, to_markdown

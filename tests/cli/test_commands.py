@@ -10,7 +10,7 @@ import pytest
 from eosr.cli.commands import started_as
 
 COMMANDS = {
-    "eosr": ["eosr.cli.main", "info", "bicubic"],
+    "eosr": ["eosr.cli", "info", "bicubic"],
     "eosr-train": ["eosr.cli.train", "sample", "--preset", "dsen2"],
 }
 #: Stops in the first import of eosr that takes long, says so, and waits for Ctrl-C.
@@ -23,7 +23,7 @@ class Stop:
             time.sleep(60)
 sys.meta_path.insert(0, Stop)
 sys.argv = sys.argv[1:]
-module = {"eosr": "eosr.cli.main", "eosr-train": "eosr.cli.train"}.get(sys.argv[0], "eosr")
+module = {"eosr": "eosr.cli", "eosr-train": "eosr.cli.train"}.get(sys.argv[0], "eosr")
 runpy.run_module(module, run_name="__main__")
 """
 

@@ -8,8 +8,8 @@ import pytest
 import rasterio
 
 import eosr
+from eosr.cli import main
 from eosr.cli.demo import DEMO_WINDOW, PICTURE, aligned, consistency_rmse
-from eosr.cli.main import main
 from eosr.cube.bands import BANDS_20M
 from eosr.errors import MissingExtraError
 from eosr.open.sample import sample_folder

@@ -11,7 +11,7 @@ import zarr
 from support.safe_product import write_safe
 
 import eosr
-from eosr.cli.main import main
+from eosr.cli import main
 from eosr.errors import SourceError
 from eosr.open.entry import opener_of
 from eosr.testing import synthetic_scene

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pystac
 import pytest
 
-from eosr.cli.main import main
+from eosr.cli import main
 from eosr.errors import SourceError
 from eosr.open.stac import Limits, find_items, open_stac
 

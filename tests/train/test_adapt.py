@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import eosr
-from eosr.cli.main import main
+from eosr.cli import main
 from eosr.errors import DegradationError, GridError, OutputError, RadiometryError, WeightsError
 from eosr.nn.weights import load_weights, save_weights
 from eosr.testing import synthetic_scene

@@ -49,7 +49,10 @@ def test_a_typo_is_refused_with_the_known_keys(write):
 
 def test_a_typo_in_a_table_names_the_table_and_its_keys(write):
     text = refusal(write(PLAIN + "[window]\nsise = 24\n"))
-    assert "run.toml [window]: unknown key sise. Known keys: factor, size, rim, operators, gain, band_gain, contrast" in text
+    assert (
+        "run.toml [window]: unknown key sise. Known keys: factor, size, rim, operators, gain, band_gain, contrast"
+        in text
+    )
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path):

@@ -324,7 +324,3 @@ def _demo(options: argparse.Namespace) -> None:
     _print_delivery(made.delivery)
     say(f"  scores     {made.scores[0]}, {made.scores[1].name}")
     say(f"  picture    {made.picture}")
-
-
-if __name__ == "__main__":
-    sys.exit(main())
