@@ -249,7 +249,7 @@ def test_every_function_that_a_message_names_exists():
 
 def test_every_file_and_target_that_a_message_names_is_there():
     named = {(place, name) for place, text in sentences() for name in re.findall(r"\b(?:hpc|docs)/[\w./-]*\w", text)}
-    assert len(named) > 5
+    assert len(named) > 3
     assert [(place, name) for place, name in named if not (ROOT / name).exists()] == []
     targets = {name for _, text in sentences() for name in re.findall(r"\(make (\w+)", text)}
     rules = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
