@@ -1,6 +1,6 @@
 """CPU time until something answers, as a multiple of that of ``python -c "import xarray"``, taken in turns.
 
-    python benchmarks/imports.py [--times 10]
+python benchmarks/imports.py [--times 10]
 """
 
 import argparse

@@ -297,7 +297,7 @@ def _info_method(options: argparse.Namespace) -> None:
 
 
 def _unit_of(scores: Mapping[str, float]) -> str:
-    """What the scores of a weights file are; those shipped in 2026 are older than the scores by place."""
+    """What the scores of a weights file are; the shipped 20 m file is older than the scores by place."""
     old = any(name.endswith("/block") for name in scores)
     return "RMSE [DN] (block: part of an image that was trained on)" if old else "RMSE relative to bicubic"
 

@@ -70,7 +70,7 @@ class Provenance:
     data: Mapping[str, str]
     seed: int
     steps: int
-    #: Scores by operator and group of scenes: RMSE relative to bicubic [1]. In the two shipped files RMSE [DN], and
+    #: Scores by operator and group of scenes: RMSE relative to bicubic [1]. In the shipped 20 m file RMSE [DN], and
     #: "block" is part of an image that was trained on.
     scores: Mapping[str, float]
     #: Largest change of a pixel on the scenes of validation under bfloat16 convolutions [DN].

@@ -238,7 +238,11 @@ def test_info_tells_what_shipped_weights_are(name, capsys):
     assert main(["info", name]) == 0
     printed = capsys.readouterr().out
     assert f"sharpens:                     {', '.join(facts['sharpens'])}" in printed
-    assert "RMSE [DN] (block: part of an image that was trained on):" in printed
+    unit = {
+        "s2sr-20m": "RMSE [DN] (block: part of an image that was trained on)",
+        "s2sr-60m": "RMSE relative to bicubic",
+    }
+    assert f"{unit[name]}:" in printed
 
 
 @pytest.mark.parametrize(
