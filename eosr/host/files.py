@@ -1,7 +1,11 @@
-"""What outlives the machine: the content of a file is on its disk before a name, a mark or a record says so.
+"""Whole files, and who works on them.
+
+What outlives the machine: the content of a file is on its disk before a name, a mark or a record says so.
 
 A process that is killed loses nothing that it wrote. A machine that dies loses what its system still held in memory:
 often the content of a file whose name is on the disk already, so that it is empty afterwards.
+
+Who works here: a lock on a file, which the system forgets when the process that has it is gone.
 """
 
 from __future__ import annotations

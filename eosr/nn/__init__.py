@@ -1,4 +1,4 @@
-"""Networks, their losses, and the file of weights."""
+"""Networks, their losses, and the file of weights. Torch only: nothing here knows xarray or dask."""
 
 from typing import Any, Final
 

@@ -1,7 +1,21 @@
-"""Reconstruction losses: a mean per sample first, then over samples.
+"""Losses: of reconstruction, of adversaries, the gradient penalty, and how strong one pulls next to another.
+
+Reconstruction losses: a mean per sample first, then over samples.
 
 So the loss of a batch is the mean of the losses of its halves, and two ranks with half the windows each move the
 weights as one rank with all of them. (One mean over all pixels would weigh ranks by how many of theirs count.)
+
+Adversarial losses work on logits: ``C(x)`` is the discriminator's logit of a measured image, ``C(y)`` that of a made one; no sigmoid is inside the
+network. The reference study prints several of these with errors (no sigmoid in the relativistic ones, ``lambda`` twice
+in WGAN-GP, sums from 0 to N); here they stand as their papers have them.
+
+References
+----------
+[1] Goodfellow et al., "Generative adversarial nets", 2014: ``vanilla``, non-saturating as in its section 3.
+[2] Lim, Ye, "Geometric GAN", 2017; Zhang et al., "Self-attention GAN", 2018: ``hinge``.
+[3] Jolicoeur-Martineau, "The relativistic discriminator", 2018: ``relativistic``, ``relativistic_average``.
+[4] Arjovsky et al., "Wasserstein GAN", 2017: ``wgan``, with clipped weights.
+[5] Gulrajani et al., "Improved training of Wasserstein GANs", 2017: ``wgan_gp``.
 """
 
 from __future__ import annotations

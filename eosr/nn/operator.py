@@ -1,4 +1,13 @@
-"""The degradation and its adjoint on tensors, as the generators use them between their stages."""
+"""The degradation, its adjoint, and the projection onto the measurement, on tensors.
+
+The degradation and its adjoint on tensors, as the generators use them between their stages.
+
+The projection onto the measurement as a layer: exact, differentiable, for windows that fit in memory.
+
+The operator is separable, ``A x = R x C^T`` with one matrix per axis, so ``A A^T`` is the Kronecker product of two
+small matrices and its inverse that of their inverses: ``P x = x + R^T (R R^T)^-1 (y - R x C^T) (C C^T)^-1 C``. Whole
+scenes are projected by `eosr.cube.consistency`, tile by tile.
+"""
 
 from __future__ import annotations
 

@@ -165,7 +165,7 @@ def kind_of(label: str, choice: Choice, made: Sequence[Method]) -> str:
 def _generator_kind(choice: Choice, method: Method) -> str:
     name = choice.method or ("eosr" if choice.weights is None else "")
     if not name:
-        # Imported here: `import eosr` must not import torch.
+        # Imported here: methods without weights need no torch.
         from eosr.nn.weights import shared_weights
 
         loaded = shared_weights(method.path)

@@ -1,9 +1,16 @@
-"""Scores of scenes too large for memory: window by window, every block counted by itself, and the sums added.
+"""Scenes in windows, and scores of their blocks.
+
+Scores of scenes too large for memory: window by window, every block counted by itself, and the sums added.
 
 The same numbers as `eosr.metrics.score_table` gives (a test holds them equal), by another way: one task per block reads
 both stages and the reference once and returns a handful of sums. Windows of SSIM that lie in no block are counted from
 the lines along its edges, which are all that is kept of it. One graph for the whole scene would not do: dask is free to
 read most of it before the first block is done, and an overlap keeps whole blocks, since its margins are views of them.
+
+A scene in windows: pairs of a few chunks, each computed from its own pixels and the halo around them alone.
+
+So memory does not grow with the scene, whatever dask reads first. What a method estimates from the whole scene is
+computed before.
 """
 
 from __future__ import annotations

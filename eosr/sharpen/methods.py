@@ -266,7 +266,7 @@ def method_facts(name: str) -> list[dict[str, Any]]:
 
 def _untrained(name: str) -> list[Method]:
     """Return the generators of a method that eosr ships no weights of, in their default configuration."""
-    # Imported here: `import eosr` must not import torch.
+    # Imported here: methods without weights need no torch.
     from eosr.nn.kinds import build_generator
 
     kind, only = GENERATORS[name]
@@ -314,7 +314,7 @@ def _classical(
 
 
 def _generators(name: str, choice: Choice) -> list[Method]:
-    # Imported here: `import eosr` must not import torch.
+    # Imported here: methods without weights need no torch.
     from eosr.nn.weights import SHIPPED, shared_weights, weights_path
 
     weights = choice.weights

@@ -1,4 +1,9 @@
-"""A Dataset cut into blocks that any dask scheduler can write side by side, each with a marker when it is done."""
+"""Blocks of a Dataset, and the order in which dask reads and writes them.
+
+A Dataset cut into blocks that any dask scheduler can write side by side, each with a marker when it is done.
+
+A graph in which dask reads a block when it is needed, not all blocks of a scene before the first one is written.
+"""
 
 from __future__ import annotations
 

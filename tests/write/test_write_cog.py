@@ -25,7 +25,7 @@ from eosr.errors import OutputError, RadiometryError
 from eosr.host.files import put
 from eosr.write.cog import to_cog
 from eosr.write.store import to_zarr
-from write.test_write_zarr import scene, tiny_disk  # noqa: F401
+from write.test_write_zarr import scene, tiny_disk  # noqa: F401  # fixtures
 
 LARGE = (180, 190)  # pixels of 60 m: 1080 x 1140 at 10 m, more than one tile and one window
 
