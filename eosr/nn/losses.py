@@ -5,9 +5,9 @@ Reconstruction losses: a mean per sample first, then over samples.
 So the loss of a batch is the mean of the losses of its halves, and two ranks with half the windows each move the
 weights as one rank with all of them. (One mean over all pixels would weigh ranks by how many of theirs count.)
 
-Adversarial losses work on logits: ``C(x)`` is the discriminator's logit of a measured image, ``C(y)`` that of a made one; no sigmoid is inside the
-network. The reference study prints several of these with errors (no sigmoid in the relativistic ones, ``lambda`` twice
-in WGAN-GP, sums from 0 to N); here they stand as their papers have them.
+Adversarial losses work on logits: ``C(x)`` is the discriminator's logit of a measured image, ``C(y)`` that of a made
+one; no sigmoid is inside the network. The reference study prints several of these with errors (no sigmoid in the
+relativistic ones, ``lambda`` twice in WGAN-GP, sums from 0 to N); here they stand as their papers have them.
 
 References
 ----------

@@ -1,4 +1,4 @@
-"""Optimisers by the name they have in a configuration, and the learning rate of every step: warm-up, schedule, and scaling with the number of processes."""
+"""Optimisers by the name they have in a configuration; the learning rate of every step: warm-up, schedule, scaling."""
 
 from __future__ import annotations
 
