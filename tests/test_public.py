@@ -19,8 +19,6 @@ from eosr.cube import grid, masks, radiometry
 
 ROOT = Path(__file__).resolve().parents[1]
 FUNCTIONS = sorted(name for name in eosr.__all__ if inspect.isfunction(getattr(eosr, name)))
-#: Longest file [lines].
-LONGEST = 410
 SUBMODULE_FUNCTIONS = {
     "grid.at": grid.at, "grid.from_arrays": grid.from_arrays, "grid.crop_to_multiple": grid.crop_to_multiple,
     "masks.mask_like": masks.mask_like,
@@ -129,11 +127,6 @@ def test_only_the_command_lines_print():
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     ]
     assert printing == []
-
-
-def test_no_module_is_too_long_to_read():
-    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in python_files()}
-    assert {name: count for name, count in lengths.items() if count > LONGEST} == {}
 
 
 def tracked_texts() -> dict[str, str]:

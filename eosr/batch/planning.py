@@ -19,9 +19,10 @@ from eosr.errors import BatchError, EosrError, EosrWarning, GridError
 from eosr.host.files import name_for
 from eosr.open.acquisitions import by_datatake, timestamp
 from eosr.open.catalogue.plain import plain
+from eosr.open.catalogue.search import find_items
 from eosr.open.items import read_item
 from eosr.open.scene import Scene as Image
-from eosr.open.stac import find_items, open_stac
+from eosr.open.stac import open_stac
 from eosr.sharpen.superresolution import superresolve
 from eosr.write.delivery import Format
 

@@ -59,7 +59,7 @@ def run_batch(options: argparse.Namespace, *, tell: Callable[[str], object]) -> 
     from eosr.batch.checks import check_numbers
     from eosr.batch.running import LARGE, plan, run
     from eosr.batch.site import load_site
-    from eosr.open.stac import find_items
+    from eosr.open.catalogue.search import find_items
     from eosr.write.layout import check_linkable, local_path
 
     out = local_path(options.out)

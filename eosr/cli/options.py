@@ -122,7 +122,7 @@ def _open_items(options: argparse.Namespace) -> Any:
 
 def waiting(options: argparse.Namespace) -> dict[str, Any]:
     """Arguments of `eosr.open.find_items` that say how long and how much a search may take."""
-    from eosr.open.stac import Limits
+    from eosr.open.catalogue.web import Limits
 
     given = pairs("--limit", options.limit or [], "requests=10000")
     known = list(vars(Limits()))

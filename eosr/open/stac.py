@@ -29,8 +29,6 @@ from eosr.open.items import CARRIED, read_item, tile_of
 from eosr.open.reading import can_read_s3, load
 from eosr.open.scene import Scene
 
-__all__ = ["Limits", "by_tile", "find_items", "of_tile", "open_stac"]
-
 #: Side of the 60 m pixel: windows and chunks are whole numbers of it [m].
 _STEP = 60
 LONLAT = "EPSG:4326"

@@ -132,7 +132,7 @@ def adapt(
     begun = _begun_with(weights, scene)
     local_path(out)  # refuses a URL
     folder = _writable(Path(out))
-    # Imported here: `import eosr` must not import torch.
+    # Imported here: whoever looks at `ds.s2sr.adapt` needs no torch.
     from eosr.train.fitting import AdaptConfig, adapt_generator, save_adapted
 
     config = AdaptConfig(operator=operator, steps=steps, rate=learning_rate, seed=seed, device=device)
@@ -189,7 +189,7 @@ def _writable(folder: Path) -> Path:
 
 def _begun_with(weights: Any, ds: xr.Dataset) -> list[Weights]:
     """Load the weights to begin with, and refuse those that cannot be trained, or not on this scene."""
-    # Imported here: `import eosr` must not import torch.
+    # Imported here: whoever looks at `ds.s2sr.adapt` needs no torch.
     from eosr.nn.weights import SHIPPED
     from eosr.train.fitting import load_trainable
 

@@ -9,8 +9,9 @@ from support.scenes import shared_path
 
 from eosr.cube.bands import BANDS, bands_of
 from eosr.errors import BandError, GridError, RadiometryError, SourceError
+from eosr.open.catalogue.search import find_items
 from eosr.open.items import band_of, read_item, tile_of
-from eosr.open.stac import find_items, open_stac
+from eosr.open.stac import open_stac
 
 C1 = "pystac-client_recorded/earth-search__sentinel-2-c1-l2a__S2B_T{}_20250731T{}_L2A.json"
 L1C = "pystac-client_recorded/earth-search__sentinel-2-l1c__S2B_{}_20250731_0_L1C.json"

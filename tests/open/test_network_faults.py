@@ -24,8 +24,9 @@ from support.scenes import make_item, stac_api, write_scene
 import eosr
 from eosr.errors import SourceError
 from eosr.open.catalogue import web as stac_web
+from eosr.open.catalogue.search import find_items
 from eosr.open.reading import GDAL_ENV
-from eosr.open.stac import find_items, open_stac
+from eosr.open.stac import open_stac
 
 #: So that a test does not wait: short pauses between tries. No short time-outs: a busy machine would miss them.
 QUICK = {"GDAL_HTTP_MAX_RETRY": "2", "GDAL_HTTP_RETRY_DELAY": "0.01"}

@@ -12,8 +12,9 @@ from support.scenes import write_scene
 
 from eosr.cube.times import moment
 from eosr.errors import EosrError, EosrWarning, SourceError
+from eosr.open.catalogue.search import find_items
 from eosr.open.items import read_item
-from eosr.open.stac import find_items, of_tile, open_stac
+from eosr.open.stac import of_tile, open_stac
 
 ODD = [None, "text", "", 5, -1.5, float("nan"), True, [], [5], [None], {}, {"a": 1}, {"a": None}, np.ones(2), object()]
 

@@ -9,7 +9,8 @@ from support.range_server import serve
 from support.scenes import LEFT, TOP, lonlat_box, stac_api, write_scene
 
 from eosr.errors import EosrWarning, SourceError
-from eosr.open.stac import by_tile, find_items, open_stac
+from eosr.open.catalogue.search import find_items
+from eosr.open.stac import by_tile, open_stac
 
 
 @pytest.fixture(scope="module")

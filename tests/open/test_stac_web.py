@@ -12,7 +12,9 @@ import pytest
 
 from eosr.cli import main
 from eosr.errors import SourceError
-from eosr.open.stac import Limits, find_items, open_stac
+from eosr.open.catalogue.search import find_items
+from eosr.open.catalogue.web import Limits
+from eosr.open.stac import open_stac
 
 CORE = ["https://api.stacspec.org/v1.0.0/core", "https://api.stacspec.org/v1.0.0/item-search"]
 

@@ -21,7 +21,8 @@ import eosr
 from eosr.batch.checks import folder_of
 from eosr.errors import GridError, OutputError, RadiometryError, SourceError
 from eosr.open.catalogue.conditions import box_of
-from eosr.open.stac import find_items, open_stac
+from eosr.open.catalogue.search import find_items
+from eosr.open.stac import open_stac
 from eosr.write import deliver, to_cog, to_stac_item, to_stac_items, to_zarr
 from eosr.write.collection import write_collection
 from write.test_write_zarr import scene
