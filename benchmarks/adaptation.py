@@ -31,7 +31,7 @@ from eosr.train.data.scenes import Scene, as_dataset, load_scenes, sample_scene
 from eosr.train.data.windows import WindowConfig, Windows, collate
 from eosr.train.optimisers import build_optimiser, learning_rate
 from eosr.train.ranks.communicator import Alone
-from eosr.train.settings.records import TrainConfig
+from eosr.train.settings.schema import TrainConfig
 from eosr.train.step import Networks, Stepper
 
 BATCH = 16

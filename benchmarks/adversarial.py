@@ -22,7 +22,7 @@ from eosr.train.outcome.export import export
 from eosr.train.outcome.records import write_pictures
 from eosr.train.outcome.scores import score
 from eosr.train.ranks.communicator import Alone
-from eosr.train.settings.records import AdversarialConfig, TrainConfig, ValidationConfig
+from eosr.train.settings.schema import AdversarialConfig, TrainConfig, ValidationConfig
 
 LOSSES = ("wgan_gp", "hinge", "vanilla", "relativistic")
 

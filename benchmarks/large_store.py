@@ -26,7 +26,7 @@ from eosr.train.data.stream import stream
 from eosr.train.data.windows import WindowConfig
 from eosr.train.prepare.shards import FORMAT, ShardWriter, new_arrays, write_attributes
 from eosr.train.prepare.store import PatchStore, SceneRecord
-from eosr.train.settings.records import TrainConfig
+from eosr.train.settings.schema import TrainConfig
 
 PER_SCENE, PATCH, MARGIN = 512, 144, 36
 

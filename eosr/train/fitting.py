@@ -24,7 +24,7 @@ from eosr.train.data.windows import SCALE, WindowConfig, Windows, collate
 from eosr.train.optimisers import build_optimiser, learning_rate
 from eosr.train.outcome.validate import as_method, mean_rmse, rmse_per_scene
 from eosr.train.ranks.communicator import Alone
-from eosr.train.settings.records import TrainConfig
+from eosr.train.settings.schema import TrainConfig
 from eosr.train.step import Networks, NonFiniteError, Stepper
 
 #: Side and rim of a window [target pixels], by factor.

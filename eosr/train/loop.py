@@ -25,7 +25,7 @@ from eosr.train.outcome.scores import by_group, mean_scores, relative, score_tog
 from eosr.train.outcome.state import load_state, save_state
 from eosr.train.ranks.communicator import Communicator, together
 from eosr.train.ranks.signals import StopSignals
-from eosr.train.settings.records import TrainConfig
+from eosr.train.settings.schema import TrainConfig
 from eosr.train.step import Networks, NonFiniteError, Stepper
 
 #: Called with (steps done, steps in all) after every step.

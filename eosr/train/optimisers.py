@@ -9,7 +9,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from eosr.train.settings.records import TrainConfig
+from eosr.train.settings.schema import TrainConfig
 
 #: Coefficients of the quintic Newton-Schulz iteration, and iterations: Jordan et al., "Muon", 2024.
 _QUINTIC: Final = (3.4445, -4.7750, 2.0315)

@@ -18,7 +18,7 @@ from eosr.train.outcome.export import bfloat16_error, export
 from eosr.train.outcome.scores import by_group, score_together
 from eosr.train.ranks.communicator import Communicator, together
 from eosr.train.settings.config import load_config
-from eosr.train.settings.records import TrainConfig
+from eosr.train.settings.schema import TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,7 @@ from eosr.nn.losses import (
 from eosr.nn.operator import project, taps_for
 from eosr.train.data.windows import Batch
 from eosr.train.ranks.communicator import Communicator
-from eosr.train.settings.records import TrainConfig
+from eosr.train.settings.schema import TrainConfig
 
 #: Share of the calibrated weight that a new calibration leaves.
 _KEPT: Final = 0.8

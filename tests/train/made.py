@@ -12,7 +12,7 @@ from eosr.train.data.scenes import PACKS, Scene
 from eosr.train.data.windows import WindowConfig
 from eosr.train.loop import Outcome, train
 from eosr.train.ranks.communicator import Alone
-from eosr.train.settings.records import AdversarialConfig, TrainConfig, ValidationConfig
+from eosr.train.settings.schema import AdversarialConfig, TrainConfig, ValidationConfig
 
 
 def bands_of_ground(size, seed=0):

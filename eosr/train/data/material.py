@@ -13,7 +13,7 @@ from eosr.train.data.scenes import Scene, checksums, load_scenes, virtual_60m
 from eosr.train.data.stream import Source
 from eosr.train.data.windows import PaddedScene, Window, WindowConfig, Windows, relight, turn, window
 from eosr.train.prepare.store import PatchStore
-from eosr.train.settings.records import TrainConfig
+from eosr.train.settings.schema import TrainConfig
 
 #: Patches of a store that are drawn in a row before a window is given up, because none is usable.
 _MAX_DRAWS = 100

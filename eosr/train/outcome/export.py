@@ -19,7 +19,7 @@ from eosr.train.data.scenes import Scene
 from eosr.train.data.windows import SCALE
 from eosr.train.outcome.scores import scored
 from eosr.train.outcome.validate import as_method, degraded_inputs
-from eosr.train.settings.records import TrainConfig
+from eosr.train.settings.schema import TrainConfig
 
 
 def export(

@@ -12,7 +12,7 @@ import torch
 
 from eosr.errors import TrainingError
 from eosr.host.files import put
-from eosr.train.settings.records import TrainConfig
+from eosr.train.settings.schema import TrainConfig
 
 
 def save_state(path: Path, config: TrainConfig, ranks: int, content: dict[str, Any]) -> None:

@@ -26,7 +26,7 @@ from eosr.train.ranks.meeting import choose
 from eosr.train.ranks.scaling import Measured
 from eosr.train.run import device_of
 from eosr.train.settings.config import load_config
-from eosr.train.settings.records import TrainConfig
+from eosr.train.settings.schema import TrainConfig
 from eosr.train.step import Stepper
 
 #: Sizes of the all-reduces that are measured alone [numbers of 4 bytes].

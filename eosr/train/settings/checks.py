@@ -10,7 +10,7 @@ from eosr.errors import TrainingError
 from eosr.nn.discriminator import DISCRIMINATORS, least_side
 from eosr.nn.losses import ADVERSARIAL
 from eosr.train.optimisers import OPTIMISERS
-from eosr.train.settings.records import TrainConfig
+from eosr.train.settings.schema import TrainConfig
 
 #: Least value of a key, and whether that value itself is allowed.
 _LEAST: Final = {

@@ -12,7 +12,7 @@ from eosr.nn.generator import BackProjectionGenerator
 from eosr.nn.kinds import config_type
 from eosr.train.data.windows import WindowConfig
 from eosr.train.settings.checks import check_config
-from eosr.train.settings.records import AdversarialConfig, TrainConfig, ValidationConfig
+from eosr.train.settings.schema import AdversarialConfig, TrainConfig, ValidationConfig
 
 __all__ = ["TrainConfig", "load_config"]
 
